@@ -1,0 +1,317 @@
+"""What an entry of the catalogue may say: the typed model behind every YAML file.
+
+One YAML file under ``catalog/`` is one :class:`Entry`. Unknown keys are refused everywhere, so a
+typo is an error and never a silently ignored fact. Every figure carries a :class:`Source`, which
+says where it is printed and how far somebody checked it; ``unverified`` is a legal answer and the
+site shows it as such.
+
+The JSON Schema that editors use is generated from this module (``skipkb check --write-schema``).
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+FOLDERS = (
+    "classification",
+    "detection",
+    "segmentation",
+    "reconstruction",
+    "generation",
+    "theory",
+    "precursors",
+    "beyond",
+)
+
+Kind = Literal["method", "regulariser", "theory", "precursor", "application"]
+Merge = Literal["add", "concat", "gate", "multiply", "attention"]
+Theme = Literal["IV.A", "IV.B", "IV.C", "IV.D", "IV.E"]
+Explanation = Literal["V.A", "V.B", "V.C", "V.D", "V.E"]
+Table = Literal["classification", "detection", "segmentation", "reconstruction"]
+Checked = Literal["paper", "repository", "documentation", "counted", "survey", "unverified"]
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/<>\"'`\\]+\.[^\s/<>\"'`\\]+(/[^\s<>\"`\\]*)?", value):
+        raise ValueError("a link must be an http:// or https:// address")
+    return value
+
+
+def _no_control_characters(value: str) -> str:
+    if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_no_control_characters)
+]
+Line = Annotated[Text, StringConstraints(pattern=r"^[^\n]*$", max_length=200)]
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$", max_length=60)]
+Url = Annotated[str, AfterValidator(_http_url)]
+ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+Shape = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=6)]
+
+
+class Model(BaseModel):
+    """Base of all catalogue types: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Source(Model):
+    """Where a statement comes from, and how far it was checked."""
+
+    checked: Checked
+    """What somebody really looked at: `paper` (its text), `repository` (official code or README),
+    `documentation` (of a library or data set), `counted` (by our own code), `survey` (the survey's text), or
+    `unverified`: recalled or taken over from elsewhere, and shown as such."""
+    where: Line | None = None
+    """Place inside the source, such as "Table 2" or "README, results"."""
+    url: Url | None = None
+    """Address of the source."""
+    date: datetime.date | None = None
+    """Day of the check; required unless unverified."""
+
+
+class Paper(Model):
+    """Pointers to the publication; title, authors, venue and year live in references.bib only."""
+
+    bibtex: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][\w:-]*$")]
+    """Key in catalog/references.bib."""
+    arxiv: Annotated[str, StringConstraints(pattern=r"^(\d{4}\.\d{4,5}|[a-z-]+/\d{7})$")] | None = None
+    """arXiv identifier without version."""
+    doi: Annotated[str, StringConstraints(pattern=r"^10\.\d{4,9}/\S+$")] | None = None
+    """Digital object identifier, without the resolver's address."""
+    url: Url | None = None
+    """Another address, where neither of the two exists."""
+
+
+class Claim(Model):
+    """What the survey prints in one cell, beside what we found."""
+
+    survey: Text
+    """The cell as the survey gives it."""
+    verified: list[Line] | None = None
+    """The true value, item by item; left out while nobody has checked."""
+    source: Source
+
+
+class Row(Model):
+    """One row of one of the survey's four tables."""
+
+    table: Table
+    name: Line
+    """The method's name as the table prints it, without the reference number."""
+    group: Line | None = None
+    """Table IV only: the group ("Mandate") the row stands in."""
+    datasets: Claim
+    code: Claim
+
+
+class Survey(Model):
+    """Where the work stands in the survey."""
+
+    reference: Annotated[int, Field(ge=1, le=202)] | None = None
+    """Number in the survey's reference list."""
+    sections: list[Annotated[str, StringConstraints(pattern=r"^[IVX]+(\.[A-Z0-9])?$")]] = []
+    """Sections that discuss the work, such as IV.A."""
+    figures: list[Annotated[int, Field(ge=1)]] = []
+    rows: list[Row] = []
+
+
+class Erratum(Model):
+    """A difference between the survey (or its project page) and the truth."""
+
+    type: Literal["citation", "dataset", "framework", "category", "link", "statement", "typo"]
+    where: Line
+    """Place in the survey: "Table III", "IV.A", "project page"."""
+    column: Literal["reference", "datasets", "code", "description"] | None = None
+    """Column of the table cell that is affected, so that the table can mark it."""
+    says: Text
+    """What the survey says, in short."""
+    truth: Text
+    """What is right, in one fair sentence."""
+    evidence: Source
+    status: Literal["confirmed", "disputed", "unverified"]
+
+
+class Repository(Model):
+    """A code repository for the work and what it really holds."""
+
+    url: Url
+    role: Literal["official", "third-party"]
+    framework: Line
+    licence: Line | None = None
+    """SPDX identifier; left out where the repository states none or nobody looked."""
+    holds: Line
+    """What is in it: models, training code, weights, or less."""
+    source: Source
+
+
+class Skip(Model):
+    """One kind of skip connection of the method, in words."""
+
+    start: Line
+    """Where the shortcut leaves the main path."""
+    end: Line
+    """Where it comes back."""
+    merge: Merge
+    span: Literal["short", "long"]
+    """As the survey uses the words: long crosses at least three convolution layers (IV.A)."""
+    shortcut: Line
+    """What happens on the shortcut: identity, 1x1 projection, crop, gate, ..."""
+
+
+class Published(Model):
+    """The figures the authors print for a variant."""
+
+    parameters: Line | None = None
+    """As printed, such as "25.6M"."""
+    macs: Line | None = None
+    """As printed; papers that write FLOPs and mean multiply-accumulates are quoted here as they are."""
+    source: Source
+
+
+class StateDict(Model):
+    """A checkpoint format that loads with strict=True and no renaming."""
+
+    library: Line
+    """Package or official repository whose names are used."""
+    constructor: Line
+    """How that library builds the same network."""
+    test: Annotated[str, StringConstraints(pattern=r"^tests/[\w/]+\.py$")]
+    """The parity test that proves it."""
+
+
+class Weights(Model):
+    """Where trained weights in one of the compatible formats are published."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)+$")]
+    """Name for create_model(..., weights=NAME), such as timm/resnet50.a1_in1k (a Hugging Face repository)."""
+    licence: Line | None = None
+    source: Source
+
+
+class Variant(Model):
+    """A configuration that the paper or its code publishes, with its exact size."""
+
+    name: Key
+    """Name for create_model; unique over the whole catalogue."""
+    title: Line
+    """Name as people write it, such as "ResNet-50"."""
+    build: ImportPath
+    """Function that builds it, as package.module:function."""
+    kwargs: dict[str, Any] = {}
+    """Keyword arguments for the builder."""
+    input: Shape
+    """Shape of the input tensor for which output and MACs hold."""
+    output: Shape | dict[str, Shape]
+    """Shape of the output for that input; by name where the network returns a dict."""
+    parameters: Annotated[int, Field(ge=0)]
+    """Exact number of parameters (buffers not counted)."""
+    macs: Annotated[int, Field(ge=0)]
+    """Multiply-accumulates of convolutions and matrix products for that input, counted by
+    torch.utils.flop_counter (half of its figure)."""
+    published: Published | None = None
+    """What the authors print; left out where they print nothing."""
+    derivation: Text | None = None
+    """How the exact count follows from the paper, where no exact figure is printed."""
+    state_dicts: list[StateDict] = []
+    weights: list[Weights] = []
+
+
+class Smoke(Model):
+    """A small configuration of the same code, which the contract really runs and trains."""
+
+    build: ImportPath
+    kwargs: dict[str, Any] = {}
+    input: Shape
+    """Batch, channels, height, width; the batch size is what the training check uses."""
+    data: Literal["classification", "detection", "segmentation", "denoising", "super-resolution"]
+    """Which real batch of skipkb.evidence.pictures feeds it."""
+    data_kwargs: dict[str, Any] = {}
+    objective: ImportPath
+    """The method's own loss, called as objective(output, target) -> scalar."""
+    steps: Annotated[int, Field(ge=1, le=200)] = 20
+    """Optimiser steps of the training check."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    not_exportable: Line | None = None
+    """Why torch.export cannot capture this network; the check then expects the failure."""
+
+
+class Result(Model):
+    """A figure the paper reports."""
+
+    dataset: Line
+    metric: Line
+    value: Line
+    """As printed."""
+    variant: Line
+    """Configuration in the paper's words; not every one runs here."""
+    source: Source
+
+
+class Peer(Model):
+    """The same architecture in another library."""
+
+    package: Line
+    version: Line
+    constructor: Line
+    parameters: Annotated[int, Field(ge=0)]
+    difference: Line
+    """"none", or why the counts or the network differ."""
+    source: Source
+
+
+class Deviation(Model):
+    """A place where our implementation departs from the paper."""
+
+    what: Text
+    reason: Text
+    test: Annotated[str, StringConstraints(pattern=r"^tests/[\w/]+\.py(::\w+)?$")]
+    """The test that pins it."""
+
+
+class NoImplementation(Model):
+    """Why a work has no running code here."""
+
+    status: Literal["planned", "not applicable"]
+    reason: Text
+
+
+class Entry(Model):
+    """One work of the survey."""
+
+    key: Key
+    """Unique; equal to the file's stem."""
+    name: Line
+    aliases: list[Line] = []
+    """Other spellings people search for, the survey's own included."""
+    kind: Kind
+    contribution: Line
+    """One line: what the work changed."""
+    description: Text
+    """A paragraph in our own words."""
+    paper: Paper
+    survey: Survey
+    errata: list[Erratum] = []
+    tasks: list[Key]
+    datasets: list[Line] = []
+    """Data sets the paper really evaluates on."""
+    themes: list[Theme] = []
+    explanations: list[Explanation] = []
+    code: list[Repository] = []
+    skips: list[Skip] = []
+    variants: list[Variant] = []
+    smoke: Smoke | None = None
+    """Required where there are variants."""
+    results: list[Result] = []
+    peers: list[Peer] = []
+    deviations: list[Deviation] = []
+    implementation: NoImplementation | None = None
+    """Required where there are no variants."""
