@@ -14,7 +14,7 @@ import datetime
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 FOLDERS = (
     "classification",
@@ -76,6 +76,12 @@ class Source(Model):
     """Address of the source."""
     date: datetime.date | None = None
     """Day of the check; required unless unverified."""
+
+    @model_validator(mode="after")
+    def _dated(self) -> Source:
+        if (self.checked == "unverified") != (self.date is None):
+            raise ValueError("a date goes with every check, and only with a check")
+        return self
 
 
 class Paper(Model):
@@ -315,3 +321,50 @@ class Entry(Model):
     deviations: list[Deviation] = []
     implementation: NoImplementation | None = None
     """Required where there are no variants."""
+
+
+class Work(Entry):
+    """An entry joined with its bibliography: what ``skipkb.get`` returns."""
+
+    folder: str
+    """Folder of the entry, the model and the notebook."""
+    title: str
+    authors: list[str]
+    year: int
+    venue: str
+    bibtex: str
+    """The BibTeX record."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether a running implementation is part of this package."""
+        return bool(self.variants)
+
+    @property
+    def merges(self) -> list[Merge]:
+        """The kinds of merge among the skips, each once, in order."""
+        return list(dict.fromkeys(skip.merge for skip in self.skips))
+
+
+class SurveyTable(Model):
+    """One of the survey's four tables."""
+
+    key: Table
+    number: Literal["I", "II", "III", "IV"]
+    title: Line
+    survey_rows: Annotated[int, Field(ge=1)]
+    """How many rows the survey prints."""
+    rows: list[Key]
+    """Entries in the survey's row order."""
+
+
+class SurveyFile(Model):
+    """catalog/survey.yaml: the survey's own structure."""
+
+    title: Line
+    arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")]
+    references: Annotated[int, Field(ge=1)]
+    """How many references the survey lists."""
+    themes: dict[Theme, Line]
+    explanations: dict[Explanation, Line]
+    tables: Annotated[list[SurveyTable], Field(min_length=4, max_length=4)]

@@ -1,0 +1,164 @@
+"""Load the whole catalogue from its files, or say everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from skipkb.catalog.entry import FOLDERS, Entry, SurveyFile, Work
+from skipkb.catalog.paths import source_dir
+from skipkb.catalog.problems import CatalogueError, Problem
+from skipkb.catalog.references import Reference, read_references
+from skipkb.catalog.rules import cross_check
+from skipkb.catalog.yamlfile import Document, KeyPath, read_yaml
+
+T = typing.TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything the catalogue holds, validated."""
+
+    survey: SurveyFile
+    entries: Mapping[str, Work]
+    """By key, in the order of the folders, then alphabetically."""
+    references: Mapping[str, Reference]
+
+
+def load(directory: Path | None = None) -> Catalogue:
+    """Load and validate every file under ``directory`` (default: the installed catalogue).
+
+    Raises:
+        CatalogueError: with the full list of problems, when there is any.
+    """
+    catalogue, problems = read(directory)
+    if problems or catalogue is None:
+        raise CatalogueError(problems)
+    return catalogue
+
+
+def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]]:
+    """Read what can be read and return it with all problems found; a bad file hides no other."""
+    directory = directory or source_dir()
+    problems: list[Problem] = []
+    references = read_references(directory, problems)
+    survey_document = read_yaml(directory / "survey.yaml", "survey.yaml", problems)
+    survey = validate(survey_document, SurveyFile, problems) if survey_document else None
+
+    documents: dict[str, Document] = {}
+    works: dict[str, Work] = {}
+    for path in entry_files(directory):
+        name = path.relative_to(directory).as_posix()
+        document = read_yaml(path, name, problems)
+        entry = validate(document, Entry, problems) if document else None
+        if document is None or entry is None:
+            continue
+        if entry.key != path.stem:
+            message = f"key {entry.key!r} must be the file's stem, {path.stem!r}"
+            problems.append(document.problem(("key",), message))
+            continue
+        if entry.key in works:
+            message = f"key {entry.key!r} is taken by {documents[entry.key].file}"
+            problems.append(document.problem(("key",), message))
+            continue
+        reference = references.get(entry.paper.bibtex)
+        if reference is None:
+            near = difflib.get_close_matches(entry.paper.bibtex, references, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            message = f"references.bib has no record {entry.paper.bibtex!r}{hint}"
+            problems.append(document.problem(("paper", "bibtex"), message))
+            continue
+        documents[entry.key] = document
+        works[entry.key] = Work(
+            **dict(entry),
+            folder=path.parent.name,
+            title=reference.title,
+            authors=list(reference.authors),
+            year=reference.year,
+            venue=reference.venue,
+            bibtex=reference.bibtex,
+        )
+    if survey is None or survey_document is None:
+        return None, sorted(problems)
+    cross_check(survey, survey_document, works, documents, references, problems)
+    frozen = Catalogue(survey, MappingProxyType(works), MappingProxyType(references))
+    return frozen, sorted(set(problems))
+
+
+def entry_files(directory: Path) -> list[Path]:
+    """The entry files under ``directory``, folder by folder, sorted."""
+    return [path for folder in FOLDERS for path in sorted((directory / folder).glob("*.yaml"))]
+
+
+def validate(document: Document, model: type[T], problems: list[Problem]) -> T | None:
+    """Check ``document`` against ``model``; each complaint is located and says what is allowed."""
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            problems.append(_problem(document, model, detail))
+        return None
+
+
+def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
+    kind, context = detail["type"], detail.get("ctx", {})
+    path: KeyPath = tuple(part for part in detail["loc"] if _is_place(part))
+    if kind in ("extra_forbidden", "missing"):  # here the last part is always a key, however odd
+        path = (*(part for part in detail["loc"][:-1] if _is_place(part)), detail["loc"][-1])
+    if kind == "extra_forbidden":
+        allowed = _fields_at(model, path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), allowed, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        message = f"unknown key; {hint}allowed: {', '.join(allowed)}"
+        return document.problem(path, message, of_key=True)
+    if kind == "missing":
+        return document.problem(path, "this key is required and missing")
+    if kind in ("literal_error", "enum"):
+        message = f"{detail['input']!r} is not allowed; allowed: {str(context['expected']).replace(' or ', ', ')}"
+    elif kind == "string_pattern_mismatch":
+        message = f"{detail['input']!r} does not have the form {context['pattern']}"
+    elif kind == "value_error":
+        found = f"{detail['input']!r}: " if isinstance(detail["input"], str) else ""
+        message = f"{found}{context['error']}"
+    else:
+        shown = repr(detail["input"])
+        message = f"{detail['msg']} (found {shown if len(shown) <= 80 else shown[:77] + '...'})"
+    return document.problem(path, message)
+
+
+def _is_place(part: int | str) -> bool:
+    """Whether part of pydantic's location is a place in the file and not the name of a union's member."""
+    return isinstance(part, int) or not any(mark in part for mark in "[](), ") or part == ""
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """Names of the fields of the model found by following ``path`` from ``model``."""
+    current: Any = model
+    for part in path:
+        if isinstance(part, int):
+            continue  # lists were unwrapped with their field
+        field = current.model_fields.get(part) if _is_model(current) else None
+        current = _inner_model(field.annotation) if field else None
+    return list(current.model_fields) if _is_model(current) else []
+
+
+def _inner_model(annotation: Any) -> Any:
+    """The model inside ``list[X]``, ``X | None`` or ``Annotated[X, ...]``; None when there is none."""
+    if _is_model(annotation):
+        return annotation
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation):
+        return next(filter(None, map(_inner_model, typing.get_args(annotation))), None)
+    return None
+
+
+def _is_model(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, BaseModel)

@@ -1,0 +1,177 @@
+"""Rules that no single file can break alone: links between entries, tables, references and code."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+from skipkb.catalog.entry import SurveyFile, Work
+from skipkb.catalog.paths import PACKAGE
+from skipkb.catalog.problems import Problem
+from skipkb.catalog.references import FILE, Reference
+from skipkb.catalog.yamlfile import Document, KeyPath
+
+
+def cross_check(
+    survey: SurveyFile,
+    survey_document: Document,
+    works: Mapping[str, Work],
+    documents: Mapping[str, Document],
+    references: Mapping[str, Reference],
+    problems: list[Problem],
+) -> None:
+    """Append a problem for every broken link between the files."""
+    _check_rows(survey, survey_document, works, documents, problems)
+    _check_names(works, documents, problems)
+    _check_references(works, documents, references, problems)
+    for key, work in works.items():
+        _check_implementation(work, documents[key], problems)
+
+
+def _check_rows(
+    survey: SurveyFile,
+    survey_document: Document,
+    works: Mapping[str, Work],
+    documents: Mapping[str, Document],
+    problems: list[Problem],
+) -> None:
+    listed: set[tuple[str, str]] = set()
+    for number, table in enumerate(survey.tables):
+        for index, key in enumerate(table.rows):
+            place: KeyPath = ("tables", number, "rows", index)
+            if (table.key, key) in listed:
+                problems.append(survey_document.problem(place, f"{key!r} stands twice in this table"))
+            listed.add((table.key, key))
+            if key not in works:
+                problems.append(survey_document.problem(place, f"there is no valid entry {key!r} for this row"))
+            elif all(row.table != table.key for row in works[key].survey.rows):
+                message = f"entry {key!r} describes no row of table {table.key!r} under survey.rows"
+                problems.append(survey_document.problem(place, message))
+        if len(table.rows) > table.survey_rows:
+            message = f"{len(table.rows)} rows listed, but the survey prints {table.survey_rows}"
+            problems.append(survey_document.problem(("tables", number, "rows"), message))
+    for key, work in works.items():
+        for index, row in enumerate(work.survey.rows):
+            if (row.table, key) not in listed:
+                message = f"survey.yaml lists no row {key!r} in table {row.table!r}; add it in the survey's order"
+                problems.append(documents[key].problem(("survey", "rows", index, "table"), message))
+        if not work.survey.rows and not work.survey.sections:
+            message = "the entry is in no table row and no section of the survey"
+            problems.append(documents[key].problem(("survey",), message))
+
+
+def _check_names(
+    works: Mapping[str, Work], documents: Mapping[str, Document], problems: list[Problem]
+) -> None:
+    owners: dict[str, str] = {}
+    for key, work in works.items():
+        names = [(("name",), work.name), *((("aliases", i), alias) for i, alias in enumerate(work.aliases))]
+        for path, name in names:
+            owner = owners.setdefault(name.casefold(), key)
+            if owner != key:
+                message = f"{name!r} is already a name of {documents[owner].file}"
+                problems.append(documents[key].problem(path, message))
+    builders: dict[str, str] = {}
+    for key, work in works.items():
+        for index, variant in enumerate(work.variants):
+            path = ("variants", index, "name")
+            if variant.name in builders:
+                message = f"variant {variant.name!r} is already built by {documents[builders[variant.name]].file}"
+                problems.append(documents[key].problem(path, message))
+            elif variant.name in works and variant.name != key:
+                message = f"variant {variant.name!r} has the key of another entry"
+                problems.append(documents[key].problem(path, message))
+            builders.setdefault(variant.name, key)
+
+
+def _check_references(
+    works: Mapping[str, Work],
+    documents: Mapping[str, Document],
+    references: Mapping[str, Reference],
+    problems: list[Problem],
+) -> None:
+    for key, work in works.items():
+        reference = references[work.paper.bibtex]
+        for field in ("arxiv", "doi"):
+            ours, theirs = getattr(work.paper, field), getattr(reference, field)
+            if ours and theirs and ours.lower() != theirs.lower():
+                message = f"{ours!r} differs from {theirs!r} in references.bib:{reference.line}"
+                problems.append(documents[key].problem(("paper", field), message))
+    first: dict[tuple[str, str], Reference] = {}
+    for reference in references.values():
+        title = "".join(filter(str.isalnum, reference.title.casefold()))
+        for field, value in (("DOI", reference.doi), ("arXiv number", reference.arxiv), ("title", title)):
+            if value is None:
+                continue
+            other = first.setdefault((field, value.lower()), reference)
+            if other is not reference:
+                message = f"same {field} as {other.key!r} in line {other.line}: one work, one record"
+                problems.append(Problem(FILE, reference.line, 1, reference.key, message))
+
+
+def _check_implementation(work: Work, document: Document, problems: list[Problem]) -> None:
+    if work.variants and work.implementation:
+        message = "an entry with variants has an implementation; delete this key"
+        problems.append(document.problem(("implementation",), message))
+    if not work.variants and not work.implementation:
+        message = "no variants: say under implementation whether code is planned or not applicable, and why"
+        problems.append(document.problem((), message))
+    if bool(work.variants) != bool(work.smoke):
+        message = "variants and smoke go together: the contract runs the small configuration given under smoke"
+        problems.append(document.problem(("smoke",), message))
+    for path, target in _import_paths(work):
+        if message := unresolved(target):
+            problems.append(document.problem(path, message))
+    for path, test in _test_paths(work):
+        if message := missing_test(test):
+            problems.append(document.problem(path, message))
+
+
+def _import_paths(work: Work) -> Iterable[tuple[KeyPath, str]]:
+    for index, variant in enumerate(work.variants):
+        yield ("variants", index, "build"), variant.build
+    if work.smoke:
+        yield ("smoke", "build"), work.smoke.build
+        yield ("smoke", "objective"), work.smoke.objective
+
+
+def _test_paths(work: Work) -> Iterable[tuple[KeyPath, str]]:
+    for index, variant in enumerate(work.variants):
+        for number, state_dict in enumerate(variant.state_dicts):
+            yield ("variants", index, "state_dicts", number, "test"), state_dict.test
+    for index, deviation in enumerate(work.deviations):
+        yield ("deviations", index, "test"), deviation.test
+
+
+def unresolved(import_path: str) -> str | None:
+    """Why ``package.module:name`` leads nowhere, or None. Reads the file; imports (and needs) no torch."""
+    module, _, name = import_path.partition(":")
+    if module.split(".")[0] != PACKAGE.name:
+        return f"{import_path!r} must point into {PACKAGE.name}"
+    file = PACKAGE.parent / Path(*module.split(".")).with_suffix(".py")
+    if not file.is_file():
+        return f"there is no module {module!r}"
+    if name not in _top_level_names(file):
+        return f"module {module!r} defines no {name!r} at its top level"
+    return None
+
+
+def missing_test(test: str) -> str | None:
+    """Why ``tests/file.py::name`` does not exist, or None; a wheel carries no tests, so nothing is said there."""
+    file, _, name = test.partition("::")
+    if not (PACKAGE.parent / "tests").is_dir():
+        return None
+    path = PACKAGE.parent / file
+    if not path.is_file():
+        return f"there is no file {file}"
+    if name and name not in _top_level_names(path):
+        return f"{file} defines no {name}"
+    return None
+
+
+@cache
+def _top_level_names(file: Path) -> frozenset[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
