@@ -140,7 +140,8 @@ class UNet(nn.Module):
                 raise ValueError(
                     f"UNet: input {name} {edge} does not fit the {self.depth} poolings of unpadded maps; "
                     f"legal sizes are {step}*k - 4 from {smallest} on, "
-                    f"the nearest are {below} and {below + step} (an output is {2 * self.margin} smaller; overlap_tile takes any size)"
+                    f"the nearest are {below} and {below + step} "
+                    f"(an output is {2 * self.margin} smaller; overlap_tile takes any size)"
                 )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -261,7 +262,8 @@ def overlap_tile(model: UNet, image: Tensor, *, tile: int = 388) -> Tensor:
 
     Returns:
         logits [N, K, H, W]. Neighbouring tiles start a multiple of 2^depth pixels apart, so that all of them
-        pool on one common grid: the result is the one of a single pass over the whole image, whatever the tile.
+        pool on one common grid: the result is the one of a single pass over the whole image, whatever the
+        tile.
 
     Raises:
         ValueError: tile is too small or does not fit the poolings.
