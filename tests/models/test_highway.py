@@ -165,8 +165,8 @@ def test_the_whole_network_starts_carrying() -> None:
 def test_gradient_crosses_thirty_layers_whatever_the_start_values(variance: float) -> None:
     """Section 2.2: the bias alone keeps very deep networks open; plain ones hang on the start values.
 
-    Bias -3 is the papers' advice for 30 layers. Variance 2 / fan-in suits ReLU layers, 1 / fan-in halves the
-    gradient's square in every plain layer. If every layer only carried, (1 - sigmoid(-3))^30 = 0.23 would be left.
+    Bias -3 is the advice for 30 layers. Variance 2 / fan-in suits ReLU layers, 1 / fan-in halves the squared
+    gradient in every plain layer. If every layer only carried, (1 - sigmoid(-3))^30 = 0.23 would be left.
     """
     x, _ = digits(8)
     x = x.expand(-1, 8, -1, -1)[:, :, ::3, ::3].clone().requires_grad_()
