@@ -123,7 +123,9 @@ def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -
     if kind == "missing":
         return document.problem(path, "this key is required and missing")
     if kind in ("literal_error", "enum"):
-        message = f"{detail['input']!r} is not allowed; allowed: {str(context['expected']).replace(' or ', ', ')}"
+        message = (
+            f"{detail['input']!r} is not allowed; allowed: {str(context['expected']).replace(' or ', ', ')}"
+        )
     elif kind == "string_pattern_mismatch":
         message = f"{detail['input']!r} does not have the form {context['pattern']}"
     elif kind == "value_error":

@@ -18,7 +18,9 @@ def source_dir() -> Path:
 def index_candidates() -> list[Path]:
     """Places for the compiled index, best first: with the sources, else in the user's cache."""
     source = source_dir()
-    beside = source / "index.sqlite" if source.name == "_catalog" else source.parent / "build" / "index.sqlite"
+    beside = (
+        source / "index.sqlite" if source.name == "_catalog" else source.parent / "build" / "index.sqlite"
+    )
     return [beside, user_cache_dir() / "index.sqlite"]
 
 

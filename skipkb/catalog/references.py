@@ -66,7 +66,9 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
         if not str(fields["year"]).isdigit():
             problems.append(Problem(FILE, line, 1, entry.key, f"year {fields['year']!r} is not a number"))
             continue
-        venue = next((fields[name] for name in ("journal", "booktitle", "school", "publisher") if fields.get(name)), "")
+        venue = next(
+            (fields[name] for name in ("journal", "booktitle", "school", "publisher") if fields.get(name)), ""
+        )
         if not venue and fields.get("archiveprefix", "").lower() == "arxiv":
             venue = "arXiv"
         references[entry.key] = Reference(

@@ -81,7 +81,11 @@ def read_yaml(path: Path, file: str, problems: list[Problem]) -> Document | None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
-        problems.append(Problem(file, line, column, "", f"not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"))
+        problems.append(
+            Problem(
+                file, line, column, "", f"not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+            )
+        )
         return None
 
     loader = _Loader(text)
@@ -127,14 +131,18 @@ def _plain(loader: Any, node: yaml.Node, path: KeyPath, seen: set[int], refuse: 
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
         if node.tag not in _PLAIN_TAGS:
-            raise _RefusedError(f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path)
+            raise _RefusedError(
+                f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path
+            )
         try:
             return loader.construct_object(node)
         except ValueError as error:
             raise _RefusedError(f"not a valid value: {error}", node, path) from None
     if isinstance(node, yaml.SequenceNode):
         if node.tag != "tag:yaml.org,2002:seq":
-            raise _RefusedError(f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path)
+            raise _RefusedError(
+                f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path
+            )
         return [_plain(loader, item, (*path, index), seen, refuse) for index, item in enumerate(node.value)]
     if node.tag != "tag:yaml.org,2002:map":
         raise _RefusedError(f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path)

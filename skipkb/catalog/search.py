@@ -1,0 +1,265 @@
+"""Find works: full-text search with filters, look-up by name, and the nearest names for a misspelt one.
+
+Everything here reads the compiled index with the standard library only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from skipkb.catalog.index import query
+from skipkb.catalog.problems import UnknownNameError
+
+if TYPE_CHECKING:
+    from skipkb.catalog.entry import Work
+
+FACETS = (
+    "task", "merge", "span", "theme", "explanation", "year", "dataset", "table",
+    "folder", "kind", "venue", "framework", "licence", "runs",
+)  # fmt: skip
+_FREE_TEXT = {"dataset", "venue", "framework", "licence"}  # a part of the value is enough
+_WEIGHTS = "12.0, 6.0, 4.0, 3.0, 1.0, 1.0, 2.0"  # columns of entry_text, in order
+_RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
+_QUESTION_WORDS = frozenset(
+    ["a", "an", "and", "are", "as", "at", "by", "did", "do", "does", "for", "from", "has", "have", "how", "in", "is", "it", "of", "on", "or", "that", "the", "to", "what", "which", "who", "with"]
+)
+
+Filter = str | int | bool | range | Sequence[str] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result."""
+
+    key: str
+    name: str
+    title: str
+    year: int
+    score: float
+    """Relevance, larger is better; comparable within one search only."""
+    snippet: str
+    """Matching text, the matching words between ** and **."""
+
+
+@dataclass(frozen=True)
+class Hits(Sequence[Hit]):
+    """Ranked results, and for words that occur nowhere the nearest names."""
+
+    hits: tuple[Hit, ...]
+    suggestions: tuple[str, ...] = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+
+def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
+    """Search the catalogue.
+
+    Args:
+        text: words (works with all of them rank first, then works with some), ``"exact phrases"``, ``prefix*``,
+            and filters such as ``task:segmentation year:2015..2018 merge:concat``.
+        limit: at most so many hits.
+        filters: the same filters as keywords, such as ``task="segmentation"`` or ``year=range(2015, 2019)``.
+
+    Raises:
+        ValueError: for a filter that does not exist or a year that is no year.
+        UnknownNameError: for a filter value that no work can have, with suggestions.
+    """
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    terms, inline = _parse(text)
+    condition, values = _condition([*inline, *filters.items()])
+    if not terms:
+        return Hits(tuple(_listed(condition, values, limit)) if condition else ())
+    hits = {hit.key: hit for hit in _named(" ".join(text.split()), condition, values)}
+    # A word nobody uses is taken as the beginning of one ("retina"), else as misspelt.
+    known = [form for term in terms if (form := next(filter(_occurs, (term, term.rstrip("*") + "*")), None))]
+    unknown = [term for term in terms if term not in known and term.rstrip("*") + "*" not in known]
+    expressions = [" AND ".join(known)] if known and not unknown else []
+    expressions += [" OR ".join(known)] if (unknown and known) or len(known) > 1 else []
+    for expression in expressions:
+        if len(hits) < limit:
+            ceiling = min((hit.score for hit in hits.values()), default=float("inf"))
+            for hit in _matching(expression, condition, values, limit):
+                hits.setdefault(hit.key, replace(hit, score=min(hit.score, ceiling)))
+    suggestions = [name for term in unknown for name in nearest(term.strip('"*'))]
+    return Hits(tuple(hits.values())[:limit], tuple(dict.fromkeys(suggestions)))
+
+
+def nearest(name: str, limit: int = 3) -> list[str]:
+    """Names of the catalogue spelt most like ``name``, best first, at most one per work."""
+    best: dict[int, str] = {}
+    for candidate, owner in spelt_like(name):
+        best.setdefault(owner, candidate)
+    return list(best.values())[:limit]
+
+
+def spelt_like(name: str) -> list[tuple[str, int]]:
+    """Names, aliases and models spelt like ``name``, best first, each with the number of its work."""
+    folded = name.casefold()
+    trigrams = {folded[i : i + 3] for i in range(len(folded) - 2)}
+    if not trigrams:
+        return []
+    marks = ", ".join("?" * len(trigrams))
+    telling = query(
+        f"SELECT term FROM trigram WHERE term IN ({marks}) ORDER BY doc, term LIMIT 5", sorted(trigrams)
+    )
+    if not telling:
+        return []
+    expression = " OR ".join(_quote(trigram) for (trigram,) in telling)
+    rows = query("SELECT name, entry FROM spelling WHERE spelling MATCH ? LIMIT 200", [expression])
+    by_folded: dict[str, tuple[str, int]] = {}
+    for candidate, owner in rows:
+        by_folded.setdefault(candidate.casefold(), (candidate, owner))
+    return [by_folded[match] for match in difflib.get_close_matches(folded, by_folded, n=20, cutoff=0.65)]
+
+
+def get(name: str) -> Work:
+    """The work with this key, name or alias (upper and lower case are the same).
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    from skipkb.catalog.entry import Work
+
+    rows = query(f"SELECT json FROM entry WHERE id IN ({_BY_NAME})", [name, name])
+    if not rows:
+        raise UnknownNameError("entry", name, nearest(name))
+    return Work.model_validate_json(rows[0][0])
+
+
+def entries(**filters: Filter) -> list[Work]:
+    """All works that pass the filters (see :func:`search`), in the catalogue's order.
+
+    Raises:
+        ValueError: for a filter that does not exist or a year that is no year.
+        UnknownNameError: for a filter value that no work can have, with suggestions.
+    """
+    from skipkb.catalog.entry import Work
+
+    condition, values = _condition(list(filters.items()))
+    rows = query(f"SELECT json FROM entry WHERE {condition or 1} ORDER BY id", values)
+    return [Work.model_validate_json(text) for (text,) in rows]
+
+
+_BY_NAME = "SELECT entry FROM name WHERE name = ? UNION SELECT id FROM entry WHERE key = ?"
+
+
+def _named(text: str, condition: str, values: Sequence[object]) -> list[Hit]:
+    """The works whose name is the whole query: certain hits, ranked before all others."""
+    sql = f"SELECT key, name, title, year, 1000.0, contribution FROM entry WHERE id IN ({_BY_NAME})"
+    return [Hit(*row) for row in query(f"{sql} AND {condition or 1}", [text, text, *values])]
+
+
+def _listed(condition: str, values: Sequence[object], limit: int) -> list[Hit]:
+    sql = f"SELECT key, name, title, year, 0.0, contribution FROM entry WHERE {condition} ORDER BY id LIMIT ?"
+    return [Hit(*row) for row in query(sql, [*values, limit])]
+
+
+def _matching(expression: str, condition: str, values: Sequence[object], limit: int) -> list[Hit]:
+    # CROSS JOIN has SQLite run the text query once and the filter for its rows, never the other way round.
+    filtered = f"CROSS JOIN entry ON id = entry_text.rowid AND {condition}" if condition else ""
+    ranked = query(
+        f"SELECT * FROM (SELECT entry_text.rowid AS number, bm25(entry_text, {_WEIGHTS}) AS cost"
+        f" FROM entry_text {filtered} WHERE entry_text MATCH ? LIMIT {_RANKED}) ORDER BY cost, number LIMIT ?",
+        [*values, expression, limit],
+    )
+    hits = []
+    for number, cost in ranked:
+        ((key, name, title, year, snippet),) = query(
+            "SELECT key, entry.name, entry.title, year, snippet(entry_text, -1, '**', '**', '…', 16)"
+            " FROM entry_text JOIN entry ON entry.id = entry_text.rowid"
+            " WHERE entry_text MATCH ? AND entry_text.rowid = ?",
+            [expression, number],
+        )
+        hits.append(Hit(key, name, title, year, round(-cost, 4), snippet))
+    return hits
+
+
+def _occurs(term: str) -> bool:
+    return bool(query("SELECT 1 FROM entry_text WHERE entry_text MATCH ? LIMIT 1", [term]))
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+_TOKEN = re.compile(
+    r'(?P<facet>[A-Za-z]+):(?P<value>"[^"]*"|[^\s/]\S*)|"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+)'
+)
+
+
+def _parse(text: str) -> tuple[list[str], list[tuple[str, Filter]]]:
+    """Split a query into full-text terms, each quoted so that no character has a special meaning, and filters."""
+    terms: list[str] = []
+    question: list[str] = []
+    filters: list[tuple[str, Filter]] = []
+    for token in _TOKEN.finditer(text):
+        if token["facet"]:
+            filters.append((token["facet"].lower(), token["value"].strip('"')))
+        elif any(map(str.isalnum, token["phrase"] or "")):
+            terms.append(_quote(token["phrase"]))
+        elif any(map(str.isalnum, word := token["word"] or "")):
+            star = "*" if word.endswith("*") else ""
+            (question if word.lower() in _QUESTION_WORDS else terms).append(_quote(word.rstrip("*")) + star)
+    return terms or question, filters
+
+
+def _condition(filters: Iterable[tuple[str, Filter]]) -> tuple[str, list[object]]:
+    """SQL condition on table ``entry`` for the filters, and its values; empty when there is no filter."""
+    clauses: list[str] = []
+    values: list[object] = []
+    for facet, wanted in filters:
+        if facet not in FACETS:
+            near = difflib.get_close_matches(facet, FACETS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"there is no filter {facet!r}; {hint}filters: {', '.join(FACETS)}")
+        if facet == "year":
+            first, last = _years(wanted)
+            clauses.append("year BETWEEN ? AND ?")
+            values += [first, last]
+            continue
+        matched = [match for value in _as_list(wanted) for match in _facet_values(facet, value)]
+        marks = ", ".join("?" * len(matched))
+        clauses.append(
+            f"EXISTS (SELECT 1 FROM facet WHERE facet.entry = id AND facet = ? AND value IN ({marks}))"
+        )
+        values += [facet, *matched]
+    return " AND ".join(clauses), values
+
+
+def _as_list(wanted: Filter) -> list[str]:
+    if isinstance(wanted, bool):
+        return ["yes" if wanted else "no"]
+    return (
+        [str(item) for item in wanted]
+        if isinstance(wanted, list | tuple | set | frozenset)
+        else [str(wanted)]
+    )
+
+
+def _facet_values(facet: str, value: str) -> list[str]:
+    known = [row[0] for row in query("SELECT value FROM vocabulary WHERE facet = ?", [facet])]
+    folded = value.casefold()
+    matched = [item for item in known if folded == item or (facet in _FREE_TEXT and folded in item)]
+    if not matched:
+        raise UnknownNameError(facet, value, difflib.get_close_matches(folded, known, n=3))
+    return matched
+
+
+def _years(wanted: Filter) -> tuple[int, int]:
+    """First and last year of ``2015``, ``"2015..2018"``, ``"2015.."``, or ``range(2015, 2019)``."""
+    if isinstance(wanted, range):
+        return wanted.start, wanted.stop - 1
+    try:
+        first, dots, last = str(wanted).partition("..")
+        return int(first or 0) if dots else int(first), int(last or 9999) if dots else int(first)
+    except ValueError:
+        raise ValueError(f"year {wanted!r} is neither a year nor a span such as 2015..2018") from None

@@ -1,0 +1,305 @@
+"""The command line: ``skipkb list | search | show | cite | table | check | smoke | notebooks | site | export | new``.
+
+Exit codes: 0 fine, 1 the catalogue or a check fails, 2 wrong use. Each command imports what it needs
+when it runs, so that a search starts as fast as Python itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skipkb import __version__
+from skipkb.catalog.problems import CatalogueError, UnknownNameError
+
+FINE, FAILED, WRONG_USE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except CatalogueError as error:
+        return _complain(str(error), FAILED)
+    except (UnknownNameError, UseError) as error:
+        return _complain(str(error), WRONG_USE)
+    except ImportError as error:
+        return _complain(
+            f"{error}\nthis command needs more packages: pip install 'skipkb[{arguments.extra}]'", WRONG_USE
+        )
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        return _complain(f"{error.strerror or error}{place}", WRONG_USE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+
+
+class UseError(Exception):
+    """The command was used wrongly; the message says what would be right."""
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"skipkb: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="skipkb", description="The survey of skip connections that you can run.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"skipkb {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str, *, extra: str = "models", prints_data: bool = True) -> Any:
+        sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        sub.set_defaults(run=run, extra=extra)
+        if prints_data:
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    sub = command("list", _list, "List works, or with --models the models that can be built.")
+    sub.add_argument(
+        "--models", nargs="?", const="*", metavar="PATTERN", help="list model names, such as '*resnet*'"
+    )
+    _add_filters(sub)
+
+    sub = command("search", _search, "Search the catalogue.")
+    sub.add_argument("query", nargs="+", help='words, "phrases", prefix*, task:segmentation year:2015..2018')
+    sub.add_argument("--limit", type=_positive, default=10, help="at most so many hits (10)")
+    _add_filters(sub)
+
+    sub = command("show", _show, "Show all that the catalogue knows about a work.")
+    sub.add_argument("name", help="key, name or alias")
+
+    sub = command("cite", _cite, "Print BibTeX records.")
+    sub.add_argument("name", nargs="*", help="keys, names or aliases; none prints all")
+
+    sub = command("table", _table, "Print one of the survey's four tables.", prints_data=False)
+    sub.add_argument("table", help="classification, detection, segmentation, reconstruction, or I to IV")
+    sub.add_argument("--format", default=None, help="md (default), csv, tsv, html, latex or json")
+    sub.add_argument("--json", action="store_true", help="the same as --format json")
+
+    sub = command("check", _check, "Check the catalogue's files; list every problem with file and line.")
+    sub.add_argument("--write-schema", action="store_true", help="regenerate the JSON Schema files first")
+
+    sub = command("smoke", _smoke, "Run the contract of methods: build, count, run, train, save, export.")
+    sub.add_argument("key", nargs="*", help="entries; none means all that have an implementation")
+    sub.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    sub.add_argument("--jobs", type=_positive, default=None, help="entries at a time (one for each core)")
+    sub.add_argument("--resume", action="store_true", help="skip entries that already passed unchanged")
+    sub.add_argument(
+        "--record", action="store_true", help="commit counted figures and results under catalog/evidence"
+    )
+    sub.add_argument("--time-limit", type=_positive, default=300, help="seconds for one entry (300)")
+    sub.add_argument("--memory-limit", type=_positive, default=6, help="GiB for one entry (6)")
+
+    sub = command("notebooks", _notebooks, "Execute the notebooks into build/notebooks.", extra="notebooks")
+    sub.add_argument("key", nargs="*", help="entries; none means all")
+    sub.add_argument("--jobs", type=_positive, default=None, help="notebooks at a time (one for each core)")
+
+    sub = command("site", _site, "Write the site's pages into build/pages.", extra="site", prints_data=False)
+    sub.add_argument("--output", type=Path, default=None, metavar="DIR", help="another directory")
+
+    sub = command("export", _export, "Write the whole catalogue as JSON, CSV, BibTeX and SQLite.")
+    sub.add_argument("directory", type=Path, help="where to write the four files")
+
+    sub = command("new", _new, "Start a method: entry, model file and notebook to fill in.")
+    sub.add_argument("key", help="lower-case key, such as squeeze-excite")
+    sub.add_argument("--folder", default="classification", help="folder of the catalogue (classification)")
+    sub.add_argument("--name", default=None, help="name as people write it (the key)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    from skipkb.catalog.search import FACETS
+
+    group = parser.add_argument_group("filters")
+    for facet in FACETS:
+        group.add_argument(f"--{facet}", action="append", metavar="VALUE", help=argparse.SUPPRESS)
+    group.description = f"--FACET VALUE, repeated for any of several; facets: {', '.join(FACETS)}"
+
+
+def _filters(arguments: argparse.Namespace) -> dict[str, Any]:
+    from skipkb.catalog.search import FACETS
+
+    given = {facet: getattr(arguments, facet) for facet in FACETS if getattr(arguments, facet)}
+    if len(given.get("year", [])) > 1:
+        raise UseError("--year takes one year or span, such as 2015..2018")
+    return {facet: values[0] if facet == "year" else values for facet, values in given.items()}
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    if arguments.models is not None:
+        if _filters(arguments):
+            raise UseError("--models takes a pattern and no filters")
+        from skipkb.factory import list_models
+
+        names = list_models(arguments.models)
+        _print_json(names) if arguments.json else print("\n".join(names))
+        return FINE
+    from skipkb.catalog.search import entries
+
+    try:
+        works = entries(**_filters(arguments))
+    except ValueError as error:
+        raise UseError(str(error)) from None
+    if arguments.json:
+        _print_json(
+            [
+                {"key": w.key, "name": w.name, "year": w.year, "folder": w.folder, "runs": w.runs, "contribution": w.contribution}
+                for w in works
+            ]
+        )  # fmt: skip
+        return FINE
+    width = max((len(work.key) for work in works), default=0)
+    for work in works:
+        print(
+            f"{work.key:{width}}  {work.year}  {'runs' if work.runs else '    '}  {work.name}: {work.contribution}"
+        )
+    return FINE
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from skipkb.catalog.search import search
+
+    try:
+        hits = search(" ".join(arguments.query), limit=arguments.limit, **_filters(arguments))
+    except ValueError as error:
+        raise UseError(str(error)) from None
+    if arguments.json:
+        fields = ("key", "name", "title", "year", "score", "snippet")
+        found = [{name: getattr(hit, name) for name in fields} for hit in hits]
+        _print_json({"hits": found, "suggestions": list(hits.suggestions)})
+        return FINE
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    for hit in hits:
+        parts = hit.snippet.split("**")
+        text = "".join(f"{bold}{part}{plain}" if number % 2 else part for number, part in enumerate(parts))
+        print(f"{hit.key}  {bold}{hit.name}{plain} ({hit.year})  {hit.title}\n    {text}")
+    if not hits:
+        print("nothing found")
+    if hits.suggestions:
+        print(f"did you mean {' or '.join(hits.suggestions)}?")
+    return FINE
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from skipkb.catalog.search import get
+    from skipkb.catalog.show import show
+
+    work = get(arguments.name)
+    _print_json(work.model_dump(mode="json")) if arguments.json else print(show(work), end="")
+    return FINE
+
+
+def _cite(arguments: argparse.Namespace) -> int:
+    from skipkb.catalog.citations import cite
+
+    text = cite(*arguments.name)
+    _print_json({"bibtex": text}) if arguments.json else print(text, end="")
+    return FINE
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from skipkb.catalog.tables import table
+
+    if arguments.json and arguments.format not in (None, "json"):
+        raise UseError("--json and --format contradict each other")
+    try:
+        print(table(arguments.table, "json" if arguments.json else arguments.format or "md"), end="")
+    except ValueError as error:
+        raise UseError(str(error)) from None
+    return FINE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from skipkb.catalog import loading, paths, schema
+
+    directory = paths.source_dir()
+    if arguments.write_schema:
+        for path in schema.write_schemas(directory):
+            print(f"wrote {path.name}", file=sys.stderr)
+    catalogue, problems = loading.read(directory)
+    stale = schema.stale_schemas(directory)
+    if arguments.json:
+        _print_json({"problems": [vars(problem) for problem in problems], "stale_schemas": stale})
+    else:
+        for problem in problems:
+            print(problem)
+        for name in stale:
+            print(f"{name}: not what the typed model gives; run `skipkb check --write-schema`")
+        files = len(loading.entry_files(directory))
+        verdict = f"{len(problems) + len(stale)} problems" if problems or stale else "no problem"
+        print(f"{files} entries, {len(catalogue.references) if catalogue else 0} references: {verdict}")
+    return FAILED if problems or stale else FINE
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from skipkb.catalog.export import export
+    from skipkb.catalog.loading import load
+
+    paths = export(load(), arguments.directory)
+    if arguments.json:
+        _print_json([str(path) for path in paths])
+    else:
+        for path in paths:
+            print(f"{path}  {path.stat().st_size:,} bytes")
+    return FINE
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    from skipkb.catalog.scaffold import scaffold
+
+    try:
+        created = scaffold(_checkout(), arguments.key, folder=arguments.folder, name=arguments.name)
+    except ValueError as error:
+        raise UseError(str(error)) from None
+    if arguments.json:
+        _print_json([str(path) for path in created])
+        return FINE
+    for path in created:
+        print(f"created {path}")
+    print("fill them in, then run `skipkb check`: it lists what is still missing")
+    return FINE
+
+
+def _checkout() -> Path:
+    """The root of the checkout this package runs from.
+
+    Raises:
+        UseError: when it was installed from a wheel, which has nothing to write to.
+    """
+    from skipkb.catalog.paths import source_dir
+
+    directory = source_dir()
+    if directory.name != "catalog":
+        raise UseError(
+            "this command works in a checkout of the repository (pip install -e .), not in an installed wheel"
+        )
+    return directory.parent
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Build any model of the catalogue by name."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from skipkb.catalog.imports import resolve
+from skipkb.catalog.index import query
+from skipkb.catalog.problems import UnknownNameError
+from skipkb.catalog.search import spelt_like
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that can be built, in natural order (resnet18 before resnet101).
+
+    Args:
+        pattern: shell-style wildcards, such as ``*resnet*``; upper and lower case are the same.
+    """
+    names = [name for (name,) in query("SELECT name FROM variant")]
+    matched = [name for name in names if fnmatch.fnmatchcase(name, pattern.lower())]
+    return sorted(
+        matched, key=lambda name: [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]
+    )
+
+
+def create_model(name: str, **kwargs: Any) -> nn.Module:
+    """Build the model ``name`` with freshly initialised weights.
+
+    Args:
+        name: one of :func:`list_models`.
+        kwargs: arguments of the method's builder, such as ``num_classes=10``.
+
+    Raises:
+        UnknownNameError: when there is no such model, with the nearest names.
+        TypeError: for an argument the builder does not have.
+        ImportError: when torch is not installed.
+    """
+    rows = query("SELECT build, kwargs FROM variant WHERE name = ?", [name])
+    if not rows:
+        models = set(list_models())
+        suggestions = [near for near, _ in spelt_like(name) if near in models][:3]
+        raise UnknownNameError("model", name, suggestions)
+    build, defaults = rows[0]
+    model: nn.Module = resolve(build)(**{**json.loads(defaults), **kwargs})
+    return model

@@ -1,0 +1,107 @@
+"""A small valid catalogue on disk, for tests that break it in one place."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ENTRY: dict[str, Any] = {
+    "key": "alpha",
+    "name": "AlphaNet",
+    "kind": "method",
+    "contribution": "Adds the input of each block to its output.",
+    "description": "A network for the tests. It segments nothing.",
+    "paper": {"bibtex": "doe2015alpha", "arxiv": "1501.00001"},
+    "survey": {
+        "reference": 1,
+        "sections": ["IV.A"],
+        "rows": [
+            {
+                "table": "classification",
+                "name": "Alpha",
+                "datasets": {
+                    "survey": "CIFAR10/100",
+                    "verified": ["CIFAR-10"],
+                    "source": {"checked": "unverified"},
+                },
+                "code": {"survey": "PyTorch", "source": {"checked": "unverified"}},
+            }
+        ],
+    },
+    "tasks": ["classification"],
+    "themes": ["IV.A"],
+    "datasets": ["CIFAR-10"],
+    "skips": [
+        {
+            "start": "block input",
+            "end": "block output",
+            "merge": "add",
+            "span": "short",
+            "shortcut": "identity",
+        }
+    ],
+    "implementation": {"status": "planned", "reason": "A sample has no code."},
+}
+
+REFERENCE = """@inproceedings{{{key},
+  author = {{Doe, Jane and M{{\\"u}}ller, Max}},
+  title = {{{title}}},
+  booktitle = {{Proceedings of the Sample Conference}},
+  year = {{{year}}},
+  eprint = {{{arxiv}}},
+  archivePrefix = {{arXiv}}
+}}
+"""
+
+
+def work(key: str = "alpha", **changes: Any) -> dict[str, Any]:
+    """The sample entry under another key, with top-level changes."""
+    entry = copy.deepcopy(ENTRY)
+    number = sum(map(ord, key)) % 90000 + 10000
+    entry |= {"key": key, "name": f"{key.capitalize()}Net"}
+    entry["paper"] = {"bibtex": f"doe2015{key}", "arxiv": f"1501.{number:05d}"}
+    return entry | changes
+
+
+def write(
+    directory: Path,
+    *works: dict[str, Any],
+    folders: dict[str, str] | None = None,
+    rows: dict[str, list[str]] | None = None,
+) -> Path:
+    """Write a catalogue with these entries into ``directory`` and return it."""
+    works = works or (work(),)
+    references, listed = [], {"classification": [], "detection": [], "segmentation": [], "reconstruction": []}
+    for entry in works:
+        folder = (folders or {}).get(entry["key"], "classification")
+        path = directory / folder / f"{entry['key']}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(entry, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        for row in entry["survey"].get("rows", []):
+            listed[row["table"]].append(entry["key"])
+        references.append(
+            REFERENCE.format(
+                key=entry["paper"]["bibtex"],
+                title=f"{entry['name']}: a sample of residual learning",
+                year=2015,
+                arxiv=entry["paper"]["arxiv"],
+            )
+        )
+    (directory / "references.bib").write_text("\n".join(references), encoding="utf-8")
+    listed |= rows or {}
+    survey = {
+        "title": "A survey",
+        "arxiv": "2405.01725",
+        "references": 202,
+        "themes": {"IV.A": "From short to long"},
+        "explanations": {"V.A": "Information flow"},
+        "tables": [
+            {"key": key, "number": number, "title": key, "survey_rows": 1000, "rows": listed[key]}
+            for key, number in zip(listed, ("I", "II", "III", "IV"), strict=True)
+        ],
+    }
+    (directory / "survey.yaml").write_text(yaml.safe_dump(survey, sort_keys=False), encoding="utf-8")
+    return directory
