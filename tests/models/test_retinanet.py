@@ -174,7 +174,7 @@ def test_matching_thresholds() -> None:
 
     anchors = torch.tensor([anchor(v) for v in (0.9, 0.51, 0.49, 0.41, 0.39, 0.1)])
     assert match(anchors, box).tolist() == [0, 0, -2, -2, -1, -1]
-    assert match(anchors[3:], box).tolist() == [0, -1, -1]  # deviation: the best one is kept
+    assert match(anchors[3:], box).tolist() == [0, -1, -1]  # the best one is kept, as in the RPN
     assert match(anchors, torch.zeros(0, 4)).tolist() == [-1] * 6
     # of two objects the one that overlaps more
     both = torch.cat([box, torch.tensor([[0.0, 0, 100, 60]])])

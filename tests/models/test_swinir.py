@@ -65,6 +65,15 @@ def test_published_parameters(build: Any, kwargs: dict[str, Any], parameters: in
         assert sum(p.numel() for p in build(**kwargs).parameters()) == parameters
 
 
+@pytest.mark.parametrize(("upscale", "printed"), [(2, 878), (3, 886), (4, 897)])
+def test_printed_lightweight_counts_leave_out_the_bias_tables(upscale: int, printed: int) -> None:
+    """Table 3 of the paper says 878K, 886K and 897K; that is the network without its position biases."""
+    with torch.device("meta"):
+        model = swinir_lightweight(upscale=upscale)
+    count = sum(p.numel() for n, p in model.named_parameters() if "relative_position" not in n)
+    assert round(count / 1000) == printed
+
+
 @pytest.mark.parametrize(
     ("build", "kwargs", "x", "y"),
     [
@@ -114,15 +123,13 @@ def restricted_attention(layer: module.SwinTransformerLayer, x: Tensor) -> Tenso
                 (qy, qx)
                 for qy in range(h)
                 for qx in range(w)
-                if (py - shift) // size == (qy - shift) // size
-                and (px - shift) // size == (qx - shift) // size
+                if (py - shift) // size == (qy - shift) // size and (px - shift) // size == (qx - shift) // size
             ]
             for head in range(heads):
                 table = attn.relative_position_bias_table[:, head].reshape(2 * size - 1, 2 * size - 1)
                 logits = torch.stack(
                     [
-                        q[py, px, head] @ k[qy, qx, head] / math.sqrt(d)
-                        + table[py - qy + size - 1, px - qx + size - 1]
+                        q[py, px, head] @ k[qy, qx, head] / math.sqrt(d) + table[py - qy + size - 1, px - qx + size - 1]
                         for qy, qx in allowed
                     ]
                 )

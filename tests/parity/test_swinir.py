@@ -100,6 +100,10 @@ def test_random_weights_load_and_give_equal_images(name: str) -> None:
                 "upsampler": "pixelshuffledirect",
             },
         ),
+        (swinir_classical, {"upscale": 3}, {"upscale": 3, "upsampler": "pixelshuffle"}),
+        (swinir_classical, {"upscale": 8}, {"upscale": 8, "upsampler": "pixelshuffle"}),
+        (swinir_real_world, {}, {"upscale": 4, "upsampler": "nearest+conv"}),
+        (swinir_denoise, {"in_chans": 1}, {"upscale": 1, "img_size": 128, "in_chans": 1}),
         (swinir_denoise, {}, {"upscale": 1, "img_size": 128}),
         (
             swinir_jpeg,
@@ -135,9 +139,5 @@ def test_published_sizes_have_the_names_and_shapes_of_the_release(
     with torch.device("meta"):
         ours = build(**kwargs)
     peer = PeerSwinIR(**{**defaults, **peer_kwargs})  # calls .item() while built, which meta cannot
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {
-        k: v.shape for k, v in peer.state_dict().items()
-    }
-    assert {k: v.dtype for k, v in ours.state_dict().items()} == {
-        k: v.dtype for k, v in peer.state_dict().items()
-    }
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in peer.state_dict().items()}
+    assert {k: v.dtype for k, v in ours.state_dict().items()} == {k: v.dtype for k, v in peer.state_dict().items()}

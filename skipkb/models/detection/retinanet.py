@@ -23,12 +23,12 @@ Deviations from the paper:
 
 - Anchors lie where torchvision puts them, so that its weights keep their meaning: edges in whole pixels, and
   a level's step is the image size divided by the grid size, rounded down (2^l where the image allows it).
-- An object none of whose anchors reaches an IoU of 0.5 still gets its best one. The paper's text does not say
-  so, the authors' Detectron and torchvision both do it.
 - :func:`retinanet_resnet50_fpn` alone: P6 is computed from P5 (the paper: from C5) and there are 91 class
   outputs, the unused identifiers of COCO included (the paper: 80), again as in torchvision's weights.
 
-The box loss is the paper's smooth L1 with beta = 1; Detectron sets 0.11, and beta = 0 is torchvision's L1.
+Matching follows the rule of the region proposal network, to which the paper refers: thresholds, and the best
+anchor for an object that none of them fits. The box loss is the paper's smooth L1 with beta = 1; Detectron sets
+0.11, and beta = 0 is torchvision's L1. As in torchvision the 3x3 convolution of a bottleneck strides.
 """
 
 from __future__ import annotations
@@ -274,9 +274,7 @@ class RetinaNet(nn.Module):
         bias = -math.log((1 - prior) / prior)
         self.head = nn.ModuleDict(
             {
-                "classification_head": Subnet(
-                    channels=fpn_channels, last="cls_logits", outputs=num_classes, bias=bias
-                ),
+                "classification_head": Subnet(channels=fpn_channels, last="cls_logits", outputs=num_classes, bias=bias),
                 "regression_head": Subnet(channels=fpn_channels, last="bbox_reg", outputs=4),
             }
         )
@@ -324,9 +322,7 @@ class RetinaNet(nn.Module):
         height, width = images.shape[-2:]
         sizes = image_sizes if image_sizes is not None else [(height, width)] * len(images)
         output = self(images)
-        counts = [
-            math.ceil(height / 2**level) * math.ceil(width / 2**level) * NUM_ANCHORS for level in LEVELS
-        ]
+        counts = [math.ceil(height / 2**level) * math.ceil(width / 2**level) * NUM_ANCHORS for level in LEVELS]
         anchors = output["anchors"].split(counts)
         results = []
         for logits, offsets, size in zip(output["cls_logits"], output["bbox_regression"], sizes, strict=True):
@@ -352,7 +348,7 @@ class RetinaNet(nn.Module):
         """Objects in photographs [3, H, W] of any sizes with values in [0, 1].
 
         Each is scaled so that its shorter edge has ``min_size`` pixels and its longer one at most
-        ``max_size``, normalised as the trunk was trained, and put into the upper left corner of a common batch.
+        ``max_size``, normalised as the trunk was trained, and put into the upper left corner of a batch.
         ``settings`` go to :meth:`detect`. Boxes come back in pixels of the photograph.
 
         Raises:
@@ -478,9 +474,7 @@ def _rename_old_keys(_module: nn.Module, state_dict: dict[str, Any], prefix: str
     """torchvision's published COCO weights predate its own renaming of the convolutions; take both."""
     for old in [k for k in state_dict if k.startswith(prefix)]:
         new = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", old)
-        new = re.sub(
-            r"(_head\.conv)\.(\d+)\.(weight|bias)$", lambda m: f"{m[1]}.{int(m[2]) // 2}.0.{m[3]}", new
-        )
+        new = re.sub(r"(_head\.conv)\.(\d+)\.(weight|bias)$", lambda m: f"{m[1]}.{int(m[2]) // 2}.0.{m[3]}", new)
         if new != old:
             state_dict[new] = state_dict.pop(old)
 
@@ -495,8 +489,6 @@ def retinanet_r101(*, num_classes: int = 80, frozen_bn: bool = True) -> RetinaNe
     return RetinaNet(num_classes=num_classes, blocks=(3, 4, 23, 3), frozen_bn=frozen_bn)
 
 
-def retinanet_resnet50_fpn(
-    *, num_classes: int = 91, frozen_bn: bool = True, bn_eps: float = 1e-5
-) -> RetinaNet:
+def retinanet_resnet50_fpn(*, num_classes: int = 91, frozen_bn: bool = True, bn_eps: float = 1e-5) -> RetinaNet:
     """torchvision's network of the same name: 34,014,999 parameters, 53,120 more with trained batch norm."""
     return RetinaNet(num_classes=num_classes, p6_from="P5", frozen_bn=frozen_bn, bn_eps=bn_eps)
