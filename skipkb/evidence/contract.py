@@ -1,0 +1,456 @@
+"""The contract: what every implemented entry must show, each check with a number and its limit.
+
+The published variants are built and counted on the meta device only, at full size and without
+weights. The smoke configuration, small and of the same code, really runs and trains on real
+pictures. The checks run cheapest first; one that needs another's success is not tried without it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from skipkb.catalog.entry import Entry, Smoke
+from skipkb.catalog.imports import resolve
+from skipkb.evidence import meta, pictures
+from skipkb.evidence.counts import Counts, differences, read_counts, refresh_command
+from skipkb.evidence.results import Check
+from skipkb.evidence.sources import source_sha256
+
+BATCH_LIMIT = 1e-5  # float32: another batch size may take another convolution algorithm
+EXPORT_LIMIT = 1e-5  # the captured graph may be rearranged
+CUDA_LIMIT = 1e-4  # TF32 off
+BF16_LIMIT = 0.1  # eight bits of mantissa, through a whole network
+LOSS_LIMIT = 0.9  # of the loss before the first step
+
+Relation = Literal["==", "<=", "<", ">="]
+
+
+class Subject:
+    """One entry on one device: what several checks share, made once.
+
+    ``evidence`` is the directory of the committed counts; with ``record`` the found counts are
+    about to replace them, so they are not compared.
+    """
+
+    def __init__(
+        self, entry: Entry, device: str = "cpu", *, evidence: Path | None = None, record: bool = False
+    ) -> None:
+        if not entry.variants or entry.smoke is None:
+            raise ValueError(f"entry {entry.key!r} has no implementation to check")
+        self.entry = entry
+        self.smoke: Smoke = entry.smoke
+        self.device = torch.device(device)
+        self.evidence = evidence
+        self.record = record
+
+    @cached_property
+    def variants(self) -> dict[str, nn.Module]:
+        """The published variants on the meta device."""
+        return {variant.name: meta.build(variant) for variant in self.entry.variants}
+
+    @cached_property
+    def counts(self) -> Counts:
+        """The counted figures of all variants, in the form of the committed file."""
+        variants = {v.name: meta.figures(self.variants[v.name], v.input) for v in self.entry.variants}
+        return {
+            "key": self.entry.key,
+            "source_sha256": source_sha256(self.entry),
+            "tool": meta.TOOL,
+            "torch": torch.__version__.partition("+")[0],
+            "variants": variants,
+        }
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """The smoke configuration with the weights of ``seed``, in eval mode on the device."""
+        torch.manual_seed(seed)
+        model = resolve(self.smoke.build)(**self.smoke.kwargs)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{self.smoke.build} returned {type(model).__name__} instead of an nn.Module")
+        return model.to(self.device).eval()
+
+    @cached_property
+    def objective(self) -> Callable[[Any, Any], Tensor]:
+        """The method's own loss."""
+        objective: Callable[[Any, Any], Tensor] = resolve(self.smoke.objective)
+        return objective
+
+    @cached_property
+    def photograph(self) -> Tensor:
+        """Photographs of the smoke configuration's input shape."""
+        return pictures.photograph(self.smoke.input).to(self.device)
+
+    @cached_property
+    def batch(self) -> tuple[Tensor, Any]:
+        """The fixed training batch and its target."""
+        x, target = pictures.batch(self.smoke.data, self.smoke.input, **self.smoke.data_kwargs)
+        return x.to(self.device), _to(target, self.device)
+
+
+# ----------------------------------------------------------------- full size, on the meta device
+
+
+def builds(subject: Subject) -> Check:
+    """Every variant can be built; the number is how many."""
+    built = subject.variants
+    return _check(len(built), "==", len(subject.entry.variants), "variants", ", ".join(built))
+
+
+def parameters(subject: Subject) -> Check:
+    """Every variant has exactly the declared number of parameters."""
+    found = {name: meta.parameters(model) for name, model in subject.variants.items()}
+    declared = {variant.name: variant.parameters for variant in subject.entry.variants}
+    return _exact(found, declared, "parameters")
+
+
+def macs(subject: Subject) -> Check:
+    """Every variant needs exactly the declared multiply-accumulates for the declared input."""
+    found = {name: figures["macs"] for name, figures in subject.counts["variants"].items()}
+    declared = {variant.name: variant.macs for variant in subject.entry.variants}
+    return _exact(found, declared, "MACs")
+
+
+def output_shape(subject: Subject) -> Check:
+    """Every variant gives the declared output shape; the number is how many do not."""
+    found = {name: figures["output"] for name, figures in subject.counts["variants"].items()}
+    wrong = [
+        f"{variant.name}: found {found[variant.name]}, declared {variant.output}"
+        for variant in subject.entry.variants
+        if found[variant.name] != variant.output
+    ]
+    detail = wrong or [f"{v.name}: {v.input} -> {found[v.name]}" for v in subject.entry.variants]
+    return _check(len(wrong), "==", 0, "wrong shapes", "; ".join(detail))
+
+
+def counted_evidence(subject: Subject) -> Check:
+    """The committed counts are those of today's source; the number is how many figures are not."""
+    key = subject.entry.key
+    if subject.record:
+        _ = subject.counts
+        return _check(0, "==", 0, "differences", "recorded by this run")
+    committed = read_counts(key, subject.evidence)
+    wrong = ["there is no file of counts"] if committed is None else differences(subject.counts, committed)
+    detail = f"{'; '.join(wrong)}; `{refresh_command(key)}` refreshes it" if wrong else "current"
+    return _check(len(wrong), "==", 0, "differences", detail)
+
+
+# -------------------------------------------------------------- the smoke configuration, really run
+
+
+@torch.no_grad()
+def forward(subject: Subject) -> Check:
+    """Real photographs go through: the right shape comes out, and no number that is not finite."""
+    output = subject.build()(subject.photograph)
+    if problem := _shape_problem(output, subject):
+        return _check(None, "==", 0, "not finite", problem)
+    bad = sum(int((~leaf.isfinite()).sum()) for leaf in _leaves(output).values())
+    shape = meta.shapes(output)
+    return _check(bad, "==", 0, "not finite", f"{list(subject.photograph.shape)} -> {shape}")
+
+
+@torch.no_grad()
+def deterministic(subject: Subject) -> Check:
+    """Two passes in eval mode give the same output, bit for bit."""
+    model = subject.build()
+    first, second = model(subject.photograph), model(subject.photograph)
+    return _check(_difference(first, second), "<=", 0.0, "largest difference")
+
+
+@torch.no_grad()
+def batch_independent(subject: Subject) -> Check:
+    """In eval mode a picture gives the same output alone as beside another one."""
+    model = subject.build()
+    shape = [2, *subject.smoke.input[1:]]
+    pair = pictures.photograph(shape).to(subject.device)
+    alone, together = _leaves(_run(model, pair[:1])), _leaves(_run(model, pair))
+    # What has no batch axis (anchors, for instance) has one size for both and is compared whole.
+    beside = {
+        name: leaf[: len(alone[name])] if leaf.dim() and name in alone else leaf for name, leaf in together.items()
+    }
+    return _check(_difference(alone, beside, relative=True), "<=", BATCH_LIMIT, "relative difference")
+
+
+@torch.no_grad()
+def state_dict(subject: Subject) -> Check:
+    """Saved with safetensors and loaded into a network with other weights, it is the same network."""
+    from safetensors.torch import load_model, save_model
+
+    model, other = subject.build(seed=0), subject.build(seed=1)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "model.safetensors"
+        save_model(model, str(file))
+        load_model(other, str(file), strict=True)
+        size = file.stat().st_size
+    difference = max(
+        _difference(model.state_dict(), other.state_dict()),
+        _difference(_run(model, subject.photograph), _run(other, subject.photograph)),
+    )
+    detail = f"{len(model.state_dict())} tensors, {size:,} bytes"
+    return _check(difference, "<=", 0.0, "largest difference", detail)
+
+
+@torch.no_grad()
+def bf16_autocast(subject: Subject) -> Check:
+    """Under bfloat16 autocast the output stays finite and close to float32."""
+    model = subject.build()
+    exact = _run(model, subject.photograph)
+    with torch.autocast(subject.device.type, dtype=torch.bfloat16):
+        rough = _run(model, subject.photograph)
+    return _check(_difference(exact, rough, relative=True), "<=", BF16_LIMIT, "relative difference")
+
+
+def gradient(subject: Subject) -> Check:
+    """The gradient of the method's loss reaches every parameter; the number is how many it never reached.
+
+    A branch whose last layer starts at zero passes no gradient until that layer has moved, and a
+    dropped branch none at all; so training goes on until all are reached, for ``smoke.steps`` at most.
+    """
+    model = subject.build().train()
+    waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    total, steps = len(waiting), 0
+    for _ in _training(subject, model):
+        steps += 1
+        waiting = {name: p for name, p in waiting.items() if p.grad is None or not p.grad.any()}
+        if not waiting:
+            break
+    never = f"never reached: {_some(waiting)}; " if waiting else ""
+    return _check(len(waiting), "==", 0, "unreached", f"{never}{total} parameter tensors, {steps} steps")
+
+
+def loss_falls(subject: Subject) -> Check:
+    """Training on one fixed real batch lowers the loss; the number is the last over the first.
+
+    For a first loss of zero or less, where a ratio says nothing, it is one minus the fall over its size.
+    """
+    model = subject.build().train()
+    losses = list(_training(subject, model))
+    with torch.no_grad():  # the loss after the last step
+        x, target = subject.batch
+        losses.append(subject.objective(model(x), target).item())
+    first, last = losses[0], losses[-1]
+    ratio = 1 - (first - last) / abs(first) if first else math.inf
+    detail = f"{first:.4g} -> {last:.4g} in {subject.smoke.steps} steps"
+    return _check(ratio, "<", LOSS_LIMIT, "of the first loss", detail)
+
+
+@torch.no_grad()
+def exports(subject: Subject) -> Check:
+    """torch.export captures the network, or fails as the entry says it must."""
+    model, x = subject.build(), subject.photograph
+    reason = subject.smoke.not_exportable
+    try:
+        captured = torch.export.export(model, (x,), strict=False).module()
+    except Exception as error:  # what export raises is not documented, and many things
+        if reason is None:
+            raise
+        return _check(1, "==", 1, "expected failure", f"{reason} ({type(error).__name__})")
+    if reason is not None:
+        detail = f"export works now, so remove smoke.not_exportable ({reason})"
+        return _check(0, "==", 1, "expected failure", detail)
+    difference = _difference(_run(model, x), _run(captured, x), relative=True)
+    return _check(difference, "<=", EXPORT_LIMIT, "relative difference")
+
+
+@torch.no_grad()
+def agrees_with_cpu(subject: Subject) -> Check:
+    """The device computes what the CPU computes, with TF32 off."""
+    model = subject.build()
+    here = model(subject.photograph)
+    there = model.cpu()(subject.photograph.cpu())
+    difference = _difference(there, _to(here, torch.device("cpu")), relative=True)
+    return _check(difference, "<=", CUDA_LIMIT, "relative difference")
+
+
+# ------------------------------------------------------------------------------- the whole contract
+
+
+@dataclass(frozen=True)
+class Item:
+    """One check of the contract: its name, and the check without which it makes no sense."""
+
+    name: str
+    measure: Callable[[Subject], Check]
+    needs: str | None = None
+
+
+CONTRACT = (
+    Item("builds", builds),
+    Item("parameters", parameters, needs="builds"),
+    Item("macs", macs, needs="builds"),
+    Item("output shape", output_shape, needs="builds"),
+    Item("counted evidence", counted_evidence, needs="builds"),
+    Item("forward", forward),
+    Item("deterministic", deterministic, needs="forward"),
+    Item("batch independent", batch_independent, needs="forward"),
+    Item("state dict", state_dict, needs="forward"),
+    Item("bf16 autocast", bf16_autocast, needs="forward"),
+    Item("gradient", gradient, needs="forward"),
+    Item("loss falls", loss_falls, needs="forward"),
+    Item("export", exports, needs="forward"),
+)
+ON_CUDA = (Item("agrees with CPU", agrees_with_cpu, needs="forward"),)
+
+
+def contract(device: str) -> tuple[Item, ...]:
+    """The checks for a device, in the order in which they run."""
+    return CONTRACT + (ON_CUDA if torch.device(device).type == "cuda" else ())
+
+
+def perform(subject: Subject, on_start: Callable[[str], None] | None = None) -> Iterator[tuple[str, Check]]:
+    """Run the contract and yield each check as it ends; an exception fails its check and no other.
+
+    ``on_start`` is told the name of a check before it begins.
+    """
+    passed: set[str] = set()
+    for item in contract(str(subject.device)):
+        if on_start:
+            on_start(item.name)
+        start = time.perf_counter()
+        if item.needs and item.needs not in passed:
+            check = _check(None, "==", None, "", f"not run, because {item.needs!r} failed")
+        else:
+            try:
+                check = item.measure(subject)
+            except Exception as error:  # any mistake of a model file is a failed check
+                traceback.print_exc()
+                check = _check(None, "==", None, "", _explain(error))
+        if check.ok:
+            passed.add(item.name)
+        yield item.name, check.model_copy(update={"seconds": round(time.perf_counter() - start, 3)})
+
+
+# --------------------------------------------------------------------------------------- small parts
+
+
+def _check(value: float | None, relation: Relation, limit: float | None, unit: str, detail: str = "") -> Check:
+    """A check that holds if ``value relation limit`` does; what is not finite never holds."""
+    if value is not None and not math.isfinite(value):
+        detail, value = f"the number is {value}" + (f"; {detail}" if detail else ""), None
+    ok = (
+        value is not None
+        and limit is not None
+        and {
+            "==": value == limit,
+            "<=": value <= limit,
+            "<": value < limit,
+            ">=": value >= limit,
+        }[relation]
+    )
+    return Check(value=value, relation=relation, limit=limit, unit=unit, ok=ok, detail=detail)
+
+
+def _exact(found: dict[str, int], declared: dict[str, int], unit: str) -> Check:
+    """Figures that must agree to the last digit; the number is the largest difference."""
+    wrong = [name for name in declared if found[name] != declared[name]]
+    detail = [f"{name}: found {found[name]:,}, declared {declared[name]:,}" for name in wrong]
+    detail = detail or [f"{name} {number:,}" for name, number in found.items()]
+    largest = max(abs(found[name] - declared[name]) for name in declared)
+    return _check(largest, "==", 0, f"{unit} off", "; ".join(detail))
+
+
+def _run(model: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """A pass with fixed random numbers, so that a network that draws some fails one check and not all."""
+    torch.manual_seed(0)
+    return model(x)
+
+
+def _training(subject: Subject, model: nn.Module) -> Iterator[float]:
+    """AdamW on the fixed batch for ``smoke.steps`` steps; yields each loss between backward and update."""
+    x, target = subject.batch
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=subject.smoke.learning_rate)
+    for _ in range(subject.smoke.steps):
+        optimiser.zero_grad()
+        loss = subject.objective(model(x), target)
+        if loss.dim():
+            raise ValueError(f"the objective returned shape {list(loss.shape)}; a loss is a scalar")
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+        yield loss.item()
+        optimiser.step()
+
+
+def _leaves(output: Any, name: str = "output") -> dict[str, Tensor]:
+    """The tensors inside a tensor, tuple, list or dict, by path."""
+    if isinstance(output, Tensor):
+        return {name: output}
+    if isinstance(output, dict):
+        inner = [(f"{name}.{key}", value) for key, value in output.items()]
+    elif isinstance(output, tuple | list):
+        inner = [(f"{name}[{i}]", value) for i, value in enumerate(output)]
+    else:
+        raise TypeError(f"{name} is {type(output).__name__}; it is a Tensor, a tuple or a dict of them")
+    return {path: leaf for key, value in inner for path, leaf in _leaves(value, key).items()}
+
+
+def _difference(expected: Any, actual: Any, *, relative: bool = False) -> float:
+    """Largest absolute difference over all tensors; relative to the largest magnitude of each if asked."""
+    left, right = _leaves(expected), _leaves(actual)
+    if left.keys() != right.keys():
+        raise ValueError(f"one output has {_some(left)}, the other {_some(right)}")
+    largest = 0.0
+    for name, a in left.items():
+        b = right[name]
+        if a.shape != b.shape:
+            raise ValueError(f"{name} has shape {list(a.shape)} once and {list(b.shape)} the other time")
+        if not a.numel():
+            continue
+        a, b = a.double(), b.double()
+        difference = (a - b).abs().max().item()
+        if relative and difference:
+            difference /= a.abs().max().item() or 1.0
+        if math.isnan(difference):
+            return math.nan
+        largest = max(largest, difference)
+    return largest
+
+
+def _shape_problem(output: Any, subject: Subject) -> str | None:
+    """Whether the output has the shape that the data's target asks for, where that says one."""
+    count, target = subject.smoke.input[0], subject.batch[1]
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        return None  # the objective knows
+    found = list(output.shape)
+    if subject.smoke.data in ("denoising", "super-resolution"):
+        wanted, fits = f"{list(target.shape)}", found == list(target.shape)
+    elif subject.smoke.data == "segmentation":
+        rest = list(target.shape[1:])
+        wanted = f"[{count}, classes, {rest[0]}, {rest[1]}]"
+        fits = len(found) == 4 and found[0] == count and found[2:] == rest
+    else:
+        wanted, fits = f"[{count}, classes]", len(found) == 2 and found[0] == count
+    return None if fits else f"the output has shape {found}; the {subject.smoke.data} batch asks for {wanted}"
+
+
+def _to(thing: Any, device: torch.device) -> Any:
+    """The same nested tensors on ``device``."""
+    if isinstance(thing, Tensor):
+        return thing.to(device)
+    if isinstance(thing, dict):
+        return {key: _to(value, device) for key, value in thing.items()}
+    return type(thing)(_to(value, device) for value in thing)
+
+
+def _some(names: Any, most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
+
+
+def _explain(error: BaseException) -> str:
+    """An exception in one line, with the place where it was raised outside of torch."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
+    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}{place}"

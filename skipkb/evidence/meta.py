@@ -1,0 +1,68 @@
+"""Full-size networks on the meta device: shapes and counts of the variants, without their weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from skipkb.catalog.entry import Variant
+from skipkb.catalog.imports import resolve
+
+TOOL = "torch.utils.flop_counter.FlopCounterMode, halved"
+
+
+def build(variant: Variant) -> nn.Module:
+    """The variant in eval mode on the meta device.
+
+    Raises:
+        RuntimeError: the builder gave some parameter real memory.
+    """
+    with torch.device("meta"):
+        model = resolve(variant.build)(**variant.kwargs)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{variant.build} returned {type(model).__name__} instead of an nn.Module")
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta:
+            raise RuntimeError(f"{variant.build} puts {name!r} on {parameter.device} by itself")
+    return model.to("meta").eval()
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters, a shared one counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def run(model: nn.Module, shape: list[int]) -> tuple[Any, int]:
+    """Output (on the meta device) and multiply-accumulates for one input of ``shape``."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = model(torch.empty(shape, device="meta"))
+    return output, counter.get_total_flops() // 2
+
+
+def shapes(output: Any) -> list[int] | list[Any] | dict[str, Any]:
+    """Shapes of a tensor, or of the tensors inside a tuple, list or dict."""
+    if isinstance(output, Tensor):
+        return list(output.shape)
+    if isinstance(output, dict):
+        return {name: shapes(value) for name, value in output.items()}
+    if isinstance(output, tuple | list):
+        return [shapes(value) for value in output]
+    raise TypeError(f"a network returns a Tensor, a tuple or a dict of them, not {type(output).__name__}")
+
+
+def figures(model: nn.Module, shape: list[int]) -> dict[str, Any]:
+    """All counted figures of one network for an input of ``shape``."""
+    output, macs = run(model, shape)
+    leaves = Counter(type(part).__name__ for part in model.modules() if not any(part.children()))
+    return {
+        "parameters": parameters(model),
+        "buffers": sum(buffer.numel() for buffer in model.buffers()),
+        "macs": macs,
+        "input": list(shape),
+        "output": shapes(output),
+        "modules": dict(sorted(leaves.items())),
+    }

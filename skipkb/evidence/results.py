@@ -1,0 +1,72 @@
+"""What a run of the contract says: typed, and the same in memory, in build/ and in the ledgers."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Check(_Record):
+    """One finished check: a number, the limit it is held against, and whether it holds."""
+
+    value: int | float | None
+    """What was measured; None when nothing could be (then ``ok`` is false)."""
+    relation: Literal["==", "<=", "<", ">="] = "=="
+    """How value must stand to limit."""
+    limit: int | float | None
+    unit: str
+    ok: bool
+    detail: str = ""
+    """The figures behind the number, or why there is none."""
+    seconds: float = 0.0
+
+
+class Device(_Record):
+    """What the checks ran on, such as cpu x86_64 or cuda NVIDIA H200."""
+
+    kind: str
+    name: str
+
+    @property
+    def slug(self) -> str:
+        """Stem of the device's ledger: ``cpu-x86_64``, ``nvidia-h200``."""
+        name = f"cpu-{self.name}" if self.kind == "cpu" else self.name
+        return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
+
+
+class Report(_Record):
+    """The result of one entry on one device: one line of a ledger."""
+
+    entry: str
+    date: datetime.datetime
+    """End of the run, UTC, whole seconds."""
+    device: Device
+    versions: dict[str, str]
+    """Of python, torch, torchvision, timm and skipkb, where known."""
+    source_sha256: str
+    """Hash of what was measured, see :func:`skipkb.evidence.sources.source_sha256`."""
+    task_sha256: str
+    """Hash of all that decides the outcome, see :func:`skipkb.evidence.sources.task_sha256`."""
+    checks: dict[str, Check]
+    """In the order in which they ran."""
+    complete: bool = True
+    """Whether the worker came to its end: false after a crash, a time-out or a full memory."""
+    seconds: float = 0.0
+    peak_mib: int = 0
+    """Largest memory seen of the worker and its children."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds (and there is one)."""
+        return self.complete and bool(self.checks) and all(check.ok for check in self.checks.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,208 @@
+"""The contract: a good entry holds all of it, and each kind of mistake fails exactly its own check."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from skipkb.catalog.entry import Entry
+from skipkb.catalog.imports import ImportPathError, resolve
+from skipkb.evidence import contract, counts, meta
+from skipkb.evidence.contract import CONTRACT, Subject, perform
+from skipkb.evidence.results import Check
+
+Toy = Callable[..., Entry]
+
+
+def check_all(entry: Entry, tmp_path: Path) -> dict[str, Check]:
+    """All checks, with up-to-date counts if the entry can be counted at all."""
+    subject = Subject(entry, evidence=tmp_path)
+    try:
+        counts.write_counts(subject.counts, tmp_path)
+    except Exception:
+        subject = Subject(entry, evidence=tmp_path, record=True)
+    return dict(perform(subject))
+
+
+def failed(checks: dict[str, Check]) -> set[str]:
+    return {name for name, check in checks.items() if not check.ok}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_a_good_entry_passes_every_check_with_a_number(toy: Toy, tmp_path: Path) -> None:
+    seen = []
+    entry = toy("Good")
+    counts.write_counts(Subject(entry).counts, tmp_path)
+    checks = dict(perform(Subject(entry, evidence=tmp_path), on_start=seen.append))
+    assert failed(checks) == set(), checks
+    assert list(checks) == seen == [item.name for item in CONTRACT]
+    assert all(check.value is not None and check.limit is not None and check.unit for check in checks.values())
+    assert checks["builds"].value == 1
+    assert 0 < checks["loss falls"].value < 0.9  # type: ignore[operator]
+    assert checks["forward"].detail == "[4, 3, 16, 16] -> [4, 4]"
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "smoke", "check", "detail"),
+    [
+        ("Good", {"parameters": 2835}, {}, "parameters", "found 2,836, declared 2,835"),
+        ("Good", {"macs": 2801727}, {}, "macs", "found 2,801,728, declared 2,801,727"),
+        ("Good", {"output": [1, 5]}, {}, "output shape", "found [1, 4], declared [1, 5]"),
+        ("Random", {}, {}, "deterministic", ""),
+        ("BatchLeak", {}, {}, "batch independent", ""),
+        ("NotSaved", {}, {}, "state dict", ""),
+        ("Bf16Overflow", {}, {}, "bf16 autocast", ""),
+        ("Dead", {"parameters": 2842}, {}, "gradient", "never reached: unused.weight, unused.bias"),
+        ("Frozen", {}, {}, "loss falls", "in 8 steps"),
+        ("DataDependent", {}, {}, "export", "toy_models.py:"),
+        ("Good", {}, {"not_exportable": "a loop"}, "export", "remove smoke.not_exportable (a loop)"),
+    ],
+)
+def test_one_mistake_fails_one_check(
+    toy: Toy, tmp_path: Path, name: str, variant: dict[str, Any], smoke: dict[str, Any], check: str, detail: str
+) -> None:
+    checks = check_all(toy(name, variant=variant, smoke=smoke), tmp_path)
+    assert failed(checks) == {check}, {name: checks[name] for name in failed(checks)}
+    assert detail in checks[check].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "smoke"),
+    [
+        ("ZeroStart", {}),
+        ("TwoOutputs", {"objective": "toy_models:dict_objective"}),
+        ("DataDependent", {"not_exportable": "branches on the sum of the picture"}),
+    ],
+)
+def test_what_only_looks_like_a_mistake_passes(toy: Toy, tmp_path: Path, name: str, smoke: dict[str, Any]) -> None:
+    declared = {
+        "ZeroStart": {"parameters": 2837},
+        "TwoOutputs": {"output": {"logits": [1, 4], "grid": [3]}},
+    }
+    checks = check_all(toy(name, variant=declared.get(name), smoke=smoke), tmp_path)
+    assert failed(checks) == set(), checks
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "detail"),
+    [
+        ("NotBuilt", "builds", "RuntimeError: this width was never tried (toy_models.py:"),
+        ("HeavyBuilder", "builds", "puts 'head.bias' on cpu by itself"),
+        ("NotFinite", "forward", ""),
+        ("WrongShape", "forward", "has shape [4, 4, 1]; the classification batch asks for [4, classes]"),
+    ],
+)
+def test_what_depends_on_a_failed_check_is_not_tried(
+    toy: Toy, tmp_path: Path, name: str, check: str, detail: str
+) -> None:
+    checks = check_all(toy(name), tmp_path)
+    dependent = {item.name for item in CONTRACT if item.needs == check}
+    assert failed(checks) == {check, *dependent}
+    assert detail in checks[check].detail
+    assert {checks[name].detail for name in dependent} == {f"not run, because {check!r} failed"}
+
+
+def test_a_loss_that_is_not_finite_fails_and_stays_json(toy: Toy, tmp_path: Path) -> None:
+    checks = check_all(toy("Good", smoke={"learning_rate": 1e30}), tmp_path)
+    assert failed(checks) == {"loss falls"}
+    assert checks["loss falls"].value is None
+    assert checks["loss falls"].detail.startswith("the number is nan")
+
+
+@pytest.mark.parametrize(
+    ("damage", "detail"),
+    [
+        (None, "there is no file of counts"),
+        ('"parameters": 2836', "good-full parameters: 2835 is now 2836"),
+        ('"source_sha256": "', "the source has changed"),
+        ("{", "no JSON"),
+    ],
+)
+def test_stale_counts_fail_with_the_command_that_refreshes_them(
+    toy: Toy, tmp_path: Path, damage: str | None, detail: str
+) -> None:
+    entry = toy("Good")
+    if damage:
+        file = counts.write_counts(Subject(entry).counts, tmp_path)
+        replacement = {"{": "", '"source_sha256": "': '"source_sha256": "0'}.get(damage, '"parameters": 2835')
+        text = file.read_text()
+        assert damage in text
+        file.write_text(text.replace(damage, replacement))
+    checks = dict(perform(Subject(entry, evidence=tmp_path)))
+    assert failed(checks) == {"counted evidence"}
+    assert detail in checks["counted evidence"].detail
+    assert "`skipkb smoke good --record`" in checks["counted evidence"].detail
+
+
+def test_counts_are_the_same_bytes_each_time_and_another_torch_is_no_difference(toy: Toy, tmp_path: Path) -> None:
+    entry = toy("Good")
+    found = Subject(entry).counts
+    first = counts.write_counts(found, tmp_path).read_bytes()
+    assert counts.write_counts(Subject(entry).counts, tmp_path).read_bytes() == first
+    assert [file.name for file in (tmp_path / "counts").iterdir()] == ["good.json"]
+    committed = counts.read_counts("good", tmp_path)
+    assert committed is not None
+    assert counts.differences(found, committed | {"torch": "2.6.0"}) == []
+    assert committed["variants"]["good-full"] == {
+        "parameters": 2836,
+        "buffers": 1,
+        "macs": 2801728,
+        "input": [1, 3, 32, 32],
+        "output": [1, 4],
+        "modules": {"Conv2d": 2, "Linear": 1},
+    }
+
+
+def test_full_size_networks_never_get_memory(toy: Toy) -> None:
+    """A linear head of 40 GB of weights is counted in a moment."""
+    model = meta.build(toy("Good", variant={"kwargs": {"width": 10**5, "classes": 10**5}}).variants[0])
+    assert model.head.weight.is_meta
+    assert meta.parameters(model.head) == 10**10 + 10**5
+
+
+def test_differences_are_judged_per_tensor_and_never_hide_a_nan() -> None:
+    small, large = torch.tensor([1e-6]), torch.tensor([1e6])
+    assert contract._difference((small, large), (2 * small, large), relative=True) == pytest.approx(1)
+    assert contract._difference(small, torch.tensor([float("nan")])) != 0
+    with pytest.raises(ValueError, match=r"shape \[1\] once and \[2\]"):
+        contract._difference(small, torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("toy_models", "no import path"),
+        ("toy_model:Good", "there is no module 'toy_model'"),
+        ("toy_models.inner:Good", "there is no module 'toy_models.inner'"),
+        ("toy_models:Goood", "has no 'Goood'; did you mean 'Good'"),
+    ],
+)
+def test_an_import_path_that_leads_nowhere_says_so(path: str, message: str) -> None:
+    with pytest.raises(ImportPathError, match=message):
+        resolve(path)
+
+
+def test_a_missing_dependency_is_not_taken_for_a_missing_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        resolve("needs_more:anything")
+
+
+def test_reading_evidence_loads_no_torch() -> None:
+    modules = "evidence, evidence.ledger, evidence.counts, evidence.runner, evidence.report, evidence.process"
+    imports = "; ".join(f"import skipkb.{module}" for module in modules.split(", "))
+    code = f"import sys; {imports}; from skipkb.evidence import run; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
