@@ -83,9 +83,7 @@ def test_initial_values_are_those_of_the_authors_files() -> None:
             assert torch.equal(layer.T.bias, torch.full_like(layer.T.bias, bias))
             assert torch.count_nonzero(layer.H.bias) == 0
             for conv in (layer.H, layer.T):
-                assert conv.weight.std().item() == pytest.approx(
-                    (2 / conv.weight[0].numel()) ** 0.5, rel=0.05
-                )
+                assert conv.weight.std().item() == pytest.approx((2 / conv.weight[0].numel()) ** 0.5, rel=0.05)
         first = next(m for m in model.modules() if isinstance(m, highway.PlainConv))
         assert first.H.weight.std().item() == pytest.approx(stem, rel=0.1)
         assert model.classifier.weight.std().item() == pytest.approx(classifier, rel=0.1)
@@ -221,9 +219,7 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize("name", ["highway19", "highway10"])
 def test_gradients_autocast_and_export(name: str) -> None:
     if name == "highway19":
-        model: nn.Module = highway.highway19(
-            widths=(4, 6), layers=(1, 2), head_maps=5, dropout=(0.1, 0.1, 0.1)
-        )
+        model: nn.Module = highway.highway19(widths=(4, 6), layers=(1, 2), head_maps=5, dropout=(0.1, 0.1, 0.1))
         x = torch.rand(3, 3, 12, 10)
     else:
         model, x = highway.highway10(width=4), torch.rand(3, 1, 28, 28)
@@ -237,9 +233,7 @@ def test_gradients_autocast_and_export(name: str) -> None:
 
 
 def test_mistakes_are_explained() -> None:
-    with pytest.raises(
-        ValueError, match="one entry per stage each, got widths=\\(4, 4\\) and layers=\\(1,\\)"
-    ):
+    with pytest.raises(ValueError, match="one entry per stage each, got widths=\\(4, 4\\) and layers=\\(1,\\)"):
         highway.highway19(widths=(4, 4), layers=(1,))
     with pytest.raises(ValueError, match="dropout needs 4 probabilities"):
         highway.highway10(dropout=(0.5,))

@@ -142,9 +142,7 @@ def test_option_a_costs_nothing_over_the_plain_twin(name: str) -> None:
 def test_option_b_projects_only_where_the_shape_changes(name: str, projections: set[str]) -> None:
     with torch.device("meta"):
         model = getattr(resnet, name)()
-    found = {
-        n for n, m in model.named_modules() if isinstance(m, resnet.Block) and list(m.downsample.parameters())
-    }
+    found = {n for n, m in model.named_modules() if isinstance(m, resnet.Block) and list(m.downsample.parameters())}
     assert found == projections
 
 
@@ -152,9 +150,7 @@ def test_option_c_projects_in_thirteen_more_blocks_of_resnet34() -> None:
     def projections(shortcut: resnet.Shortcut) -> int:
         with torch.device("meta"):
             model = resnet.resnet34(shortcut=shortcut)
-        return sum(
-            isinstance(m.downsample, nn.Sequential) for m in model.modules() if isinstance(m, resnet.Block)
-        )
+        return sum(isinstance(m.downsample, nn.Sequential) for m in model.modules() if isinstance(m, resnet.Block))
 
     assert [projections(option) for option in ("A", "B", "C")] == [0, 3, 16]  # Section 4.1: thirteen more
 
@@ -254,9 +250,7 @@ def test_every_parameter_gets_a_gradient_and_any_size_runs() -> None:
         model.eval()  # batch statistics of a single picture would be refused by no layer, but say little
         resnet.objective(model(torch.rand(shape)), torch.ones(shape[0], dtype=torch.long)).backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
-        assert all(
-            p.grad is not None and p.grad.abs().sum() > 0 for n, p in model.named_parameters() if "fc" in n
-        )
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in model.named_parameters() if "fc" in n)
 
 
 def test_bfloat16_autocast_and_export() -> None:

@@ -41,9 +41,7 @@ __all__ = ["HighwayCifar", "HighwayConv", "HighwayMnist", "PlainConv", "highway1
 class PlainConv(nn.Module):
     """y = H(x), a convolution with ReLU. [N, C, H, W] -> [N, C', H', W']."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, kernel_size: int = 3, padding: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, padding: int = 1) -> None:
         super().__init__()
         self.H = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
         _he_init(self.H)
@@ -64,9 +62,7 @@ class HighwayConv(nn.Module):
     def __init__(self, channels: int, *, kernel_size: int = 3, transform_bias: float) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(
-                f"HighwayConv: kernel_size must be odd to keep the map's size, got {kernel_size}"
-            )
+            raise ValueError(f"HighwayConv: kernel_size must be odd to keep the map's size, got {kernel_size}")
         self.H = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
         self.T = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
         _he_init(self.H)
@@ -189,16 +185,12 @@ class HighwayMnist(nn.Module):
     ) -> None:
         super().__init__()
         if len(layers) != 3:
-            raise ValueError(
-                f"HighwayMnist: layers needs one entry for each of 3 stages, got {tuple(layers)}"
-            )
+            raise ValueError(f"HighwayMnist: layers needs one entry for each of 3 stages, got {tuple(layers)}")
         self.in_channels = in_channels
         self.image_size = image_size
         self.dropout = _dropouts("HighwayMnist", dropout, 4)
         self.stem = PlainConv(in_channels, width, kernel_size=5, padding=0)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*_stack(width, count, transform_bias, highway)) for count in layers
-        )
+        self.stages = nn.ModuleList(nn.Sequential(*_stack(width, count, transform_bias, highway)) for count in layers)
         # Caffe rounds the size of a pooled map up; 24 pixels become 12, 6 and 3.
         self.pools = nn.ModuleList(nn.MaxPool2d(k, stride=2, ceil_mode=True) for k in (3, 3, 2))
         edge = image_size - 4
@@ -218,9 +210,7 @@ class HighwayMnist(nn.Module):
         """
         expected = (self.in_channels, self.image_size, self.image_size)
         if x.dim() != 4 or x.shape[1:] != expected:
-            raise ValueError(
-                f"HighwayMnist: expected input [N, {', '.join(map(str, expected))}], got {list(x.shape)}"
-            )
+            raise ValueError(f"HighwayMnist: expected input [N, {', '.join(map(str, expected))}], got {list(x.shape)}")
         x = self.stem(self.dropout[0](x))
         for stage, pool, dropout in zip(self.stages, self.pools, self.dropout[1:], strict=True):
             x = dropout(pool(stage(x)))
@@ -237,9 +227,7 @@ def _stack(channels: int, count: int, transform_bias: float, highway: bool) -> l
 
 def _dropouts(owner: str, probabilities: Sequence[float], count: int) -> nn.ModuleList:
     if len(probabilities) != count or not all(0 <= p < 1 for p in probabilities):
-        raise ValueError(
-            f"{owner}: dropout needs {count} probabilities in [0, 1), got {tuple(probabilities)}"
-        )
+        raise ValueError(f"{owner}: dropout needs {count} probabilities in [0, 1), got {tuple(probabilities)}")
     return nn.ModuleList(nn.Dropout(p) for p in probabilities)
 
 

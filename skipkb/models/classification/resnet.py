@@ -50,9 +50,7 @@ StrideIn = Literal["1x1", "3x3"]
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
     """A padded convolution: map size divided by the stride. The bias is left to the batch normalisation."""
-    return nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
-    )
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
 
 
 class ZeroPadShortcut(nn.Module):
@@ -85,9 +83,7 @@ class Block(nn.Module):
         residual: False leaves the shortcut out (plain network).
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, shortcut: Shortcut, residual: bool
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, shortcut: Shortcut, residual: bool) -> None:
         super().__init__()
         self.residual = residual
         self.downsample: nn.Module = nn.Identity()  # the name under which checkpoints keep a projection
@@ -227,9 +223,7 @@ class ResNet(nn.Module):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
                 if block == "basic":
-                    one: Block = BasicBlock(
-                        channels, width, stride=stride, shortcut=shortcut, residual=residual
-                    )
+                    one: Block = BasicBlock(channels, width, stride=stride, shortcut=shortcut, residual=residual)
                     channels = width
                 else:
                     one = Bottleneck(
