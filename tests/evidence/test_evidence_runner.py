@@ -1,0 +1,256 @@
+"""The runner: one process per entry, limits, resume, recording; and what it shows in a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rich.console import Console
+
+from skipkb.catalog.entry import Entry
+from skipkb.catalog.problems import UnknownNameError
+from skipkb.evidence import Report, read_ledgers, report, run
+from skipkb.evidence.counts import read_counts
+from skipkb.evidence.process import CancelledError, Task, measure
+from skipkb.evidence.results import Check
+from skipkb.evidence.runner import Progress
+
+Toy = Callable[..., Entry]
+
+
+def failures(result: Report) -> dict[str, str]:
+    return {name: check.detail for name, check in result.checks.items() if not check.ok}
+
+
+def test_a_run_records_then_resumes_and_one_that_dies_costs_nobody_else(toy: Toy, tmp_path: Path) -> None:
+    entries = {"good": toy("Good"), "crash": toy("Crash"), "theory": toy("Good").model_copy(update={"variants": []})}
+    places: dict[str, Any] = {"entries": entries, "evidence": tmp_path / "evidence", "build": tmp_path / "build"}
+    events: list[Progress] = []
+    crash, good = run(["crash", "good"], jobs=1, record=True, on_progress=events.append, **places)
+
+    assert good.ok, failures(good)
+    assert good.versions.keys() >= {"python", "torch", "torchvision", "timm"}
+    assert good.peak_mib > 100
+    assert not crash.ok
+    assert not crash.complete
+    assert failures(crash) == {"gradient": "the worker died: exit code 7"} | failures(crash)
+    assert failures(crash)["gradient"].startswith("the worker died: exit code 7")
+    assert "loss falls" not in crash.checks
+
+    begun = [(event.key, event.check) for event in events if event.kind == "check"]
+    assert begun[-len(good.checks) :] == [("good", name) for name in good.checks]
+    ended = [event for event in events if event.kind == "entry"]
+    assert [(event.key, event.done, event.total) for event in ended] == [("crash", 1, 2), ("good", 2, 2)]
+    assert "a message on standard output" in ended[0].log
+
+    ledgers = read_ledgers(tmp_path / "evidence")
+    assert ledgers.problems == []
+    assert ledgers.latest == {("crash", good.device.slug): crash, ("good", good.device.slug): good}
+    recorded = read_counts("good", tmp_path / "evidence")
+    assert recorded is not None
+    assert recorded["variants"]["good-full"]["parameters"] == 2836
+
+    # All is current now: the next run compares with the recorded counts, which a new process agrees with.
+    # The one that crashed is run again, the other is taken over.
+    lines = (tmp_path / "build" / "cpu.jsonl").read_text().splitlines()
+    again: list[Progress] = []
+    entries["crash"] = toy("Good").model_copy(update={"key": "crash"})
+    first, second = run(["crash", "good"], jobs=1, resume=True, on_progress=again.append, **places)
+    assert [event.key for event in again if event.resumed] == ["good"]
+    assert second == good
+    assert failures(first).keys() == {"counted evidence"}, "the counts are those of the crashing one"
+    assert "the source has changed" in failures(first)["counted evidence"]
+    assert (tmp_path / "build" / "cpu.jsonl").read_text().splitlines()[:-1] == lines, "append-only"
+
+
+def test_a_declared_figure_that_changed_is_checked_again_on_resume(toy: Toy, tmp_path: Path) -> None:
+    from skipkb.evidence.runner import _finished
+
+    entry = toy("Good")
+    done = Task.of(entry, "cpu").report({"builds": Check(value=1, limit=1, unit="variants", ok=True)})
+    (tmp_path / "cpu.jsonl").write_text("{broken\n" + done.model_dump_json() + "\n")
+    assert _finished(tmp_path / "cpu.jsonl", {"good": entry}) == {"good": done}
+    changed = toy("Good", variant={"parameters": 1})
+    assert _finished(tmp_path / "cpu.jsonl", {"good": changed}) == {}
+    with (tmp_path / "cpu.jsonl").open("a") as file:
+        file.write(done.model_copy(update={"complete": False}).model_dump_json())
+    assert _finished(tmp_path / "cpu.jsonl", {"good": entry}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "reason"),
+    [
+        ("Endless", {"time_limit": 12}, "stopped at the time limit of 12 s"),
+        ("Hog", {"memory_limit_gib": 1.5}, "stopped at the memory limit of 1.5 GiB, using 1."),
+        ("Killed", {}, "the worker died: signal SIGSEGV"),
+    ],
+)
+def test_each_way_to_die_is_told_with_the_check_that_was_running(
+    toy: Toy, name: str, limits: dict[str, float], reason: str
+) -> None:
+    outcome = measure(Task.of(toy(name), "cpu", record=True, **limits))
+    assert failures(outcome.report).keys() == {"gradient"}
+    assert failures(outcome.report)["gradient"].startswith(reason)
+    assert not outcome.report.complete
+    assert outcome.report.checks["forward"].ok
+    assert outcome.report.seconds < 60
+
+
+def test_a_worker_that_never_starts_is_told_with_its_last_words(toy: Toy) -> None:
+    task = Task("this is no entry", "good", "cpu", "0", "0")
+    outcome = measure(task)
+    assert failures(outcome.report).keys() == {"start"}
+    assert "exit code 1" in failures(outcome.report)["start"]
+    assert "ValidationError" in outcome.log
+
+
+def test_a_cancelled_worker_leaves_no_process(toy: Toy) -> None:
+    cancel = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(measure, Task.of(toy("Endless"), "cpu"), None, cancel)
+        me = psutil.Process()
+        deadline = time.monotonic() + 20
+        while not me.children() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        children = me.children(recursive=True)
+        assert children
+        cancel.set()
+        with pytest.raises(CancelledError):
+            future.result(timeout=20)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_the_worker_ends_itself_when_its_runner_is_gone(toy: Toy) -> None:
+    from skipkb.evidence.process import _start
+
+    with open(os.devnull, "w+b") as log:  # noqa: PTH123
+        worker = _start(Task.of(toy("Endless"), "cpu"), log)
+        assert worker.stdin
+        worker.stdin.close()
+        try:
+            assert worker.wait(timeout=30) == 3
+        finally:
+            worker.kill()
+            assert worker.stdout
+            worker.stdout.close()
+
+
+class Elsewhere(Executor):
+    """What a cluster does, without one: pickles the call, and loses one node."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        import pickle
+
+        self.calls.append(pickle.loads(pickle.dumps((fn, args))))
+        future: Future[Any] = Future()
+        future.set_exception(ConnectionError("the node is lost"))
+        return future
+
+
+def test_a_foreign_executor_gets_a_picklable_call_and_may_lose_it(toy: Toy, tmp_path: Path) -> None:
+    cluster = Elsewhere()
+    entries = {"good": toy("Good")}
+    (result,) = run(executor=cluster, entries=entries, evidence=tmp_path, build=tmp_path / "build")
+    assert cluster.calls == [(measure, (Task.of(entries["good"], "cpu", evidence=tmp_path),))]
+    assert failures(result) == {"start": "it could not be run: ConnectionError: the node is lost"}
+    assert not result.complete
+
+
+def test_ray_runs_the_same_call(toy: Toy, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from skipkb.evidence.cluster import RayExecutor
+
+    entries = {"good": toy("Good"), "crash": toy("Crash")}
+    with RayExecutor(num_cpus=2, include_dashboard=False) as cluster:
+        good, crash = run(executor=cluster, record=True, entries=entries, evidence=tmp_path, build=tmp_path / "build")
+    assert good.ok, failures(good)
+    assert failures(crash)["gradient"].startswith("the worker died: exit code 7")
+    assert (tmp_path / "counts" / "good.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("keys", "options", "error", "message"),
+    [
+        (["goood"], {}, UnknownNameError, "no entry is named 'goood'; did you mean 'good'"),
+        (["theory"], {}, ValueError, "'theory' has no implementation"),
+        (["good"], {"device": "gpu"}, ValueError, "cpu, cuda or cuda:N"),
+    ],
+)
+def test_wrong_use_is_said_before_anything_runs(
+    toy: Toy, tmp_path: Path, keys: list[str], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    entries = {"good": toy("Good"), "theory": toy("Good").model_copy(update={"variants": []})}
+    with pytest.raises(error, match=message):
+        run(keys, entries=entries, evidence=tmp_path, build=tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------ the terminal
+
+
+@pytest.fixture
+def two_reports(toy: Toy) -> list[Report]:
+    good, bad = Task.of(toy("Good"), "cpu"), Task.of(toy("Dead"), "cpu")
+    passed = {
+        "builds": Check(value=5, limit=5, unit="variants", ok=True),
+        "loss falls": Check(value=0.3123, relation="<", limit=0.9, unit="of the first loss", ok=True),
+    }
+    failed = {
+        "builds": Check(value=5, limit=5, unit="variants", ok=True),
+        "loss falls": Check(
+            value=0.97, relation="<", limit=0.9, unit="of the first loss", ok=False, detail="2 -> [1.9]"
+        ),
+    }
+    return [good.report(passed, seconds=1.5), bad.report(failed, seconds=2.0)]
+
+
+def test_the_table_shows_every_number_and_marks_failures_without_colour(two_reports: list[Report]) -> None:
+    out = io.StringIO()
+    Console(file=out, width=100, color_system=None).print(report.table(two_reports))
+    text = out.getvalue()
+    assert "1 of 2 entries hold the contract" in text
+    assert "0.31" in text
+    assert "✗ 0.97" in text
+
+
+def test_without_a_terminal_progress_is_one_line_per_entry(two_reports: list[Report]) -> None:
+    out = io.StringIO()
+    good, bad = two_reports
+    with report.progress(Console(file=out, width=200, color_system=None)) as on_progress:
+        on_progress(Progress("check", "good", 0, 2, check="builds"))
+        on_progress(Progress("entry", "good", 1, 2, report=good))
+        on_progress(Progress("entry", "dead", 2, 2, report=bad))
+    assert out.getvalue().splitlines() == [
+        "[1/2] ok   good: 2/2 checks, 1.5 s, 0 MiB",
+        "[2/2] FAIL dead: 1/2 checks, 2.0 s, 0 MiB",
+        "        loss falls: 0.97 >= 0.9 of the first loss; 2 -> [1.9]",
+    ]
+
+
+def test_on_a_terminal_the_bar_tells_the_running_check(two_reports: list[Report]) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True)
+    with report.progress(console) as on_progress:
+        on_progress(Progress("check", "good", 0, 2, check="loss falls"))
+        time.sleep(0.3)
+    assert "good: loss falls" in out.getvalue()
+    assert "0/2" in out.getvalue()
+
+
+def test_a_report_is_plain_json(two_reports: list[Report]) -> None:
+    data = json.loads(json.dumps(two_reports[1].to_json()))
+    assert data["checks"]["loss falls"]["value"] == 0.97
+    assert data["date"].endswith("Z")
+    assert data["device"]["kind"] == "cpu"
