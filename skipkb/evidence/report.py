@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
-from skipkb.evidence.results import Check, Report
+from skipkb.evidence.results import Check, Report, short
 from skipkb.evidence.runner import Progress
 
 
@@ -52,45 +54,52 @@ def ended(event: Progress) -> str:
     lines = [f"[{event.done}/{event.total}] {mark} {event.key}: {passed}/{len(report.checks)} checks, {how}"]
     lines[0] = lines[0].replace(f"[{event.done}/", f"\\[{event.done}/", 1)
     lines += [
-        f"        {name}: {escape(number(check))} {escape(check.detail)}"
+        f"        {name}: {escape('; '.join(filter(None, [check.statement, check.detail])))}"
         for name, check in report.checks.items()
         if not check.ok
     ]
     return "\n".join(lines)
 
 
-def table(reports: Sequence[Report]) -> Table:
+def summary(reports: Sequence[Report], console: Console) -> None:
+    """Print the table of numbers, in as many parts below each other as the console is narrow."""
+    parts: list[list[str]] = [[]]
+    for name in dict.fromkeys(name for report in reports for name in report.checks):
+        if parts[-1] and _width(reports, [*parts[-1], name]) > console.width:
+            parts.append([])
+        parts[-1].append(name)
+    for part in parts:
+        console.print(table(reports, part))
+    passed = sum(report.ok for report in reports)
+    console.print(f"{passed} of {len(reports)} entries hold the contract", highlight=False)
+
+
+def table(reports: Sequence[Report], names: Sequence[str]) -> Table:
     """Entries by checks, each cell with its number; a failed one is red and marked with a cross."""
-    names = list(dict.fromkeys(name for report in reports for name in report.checks))
-    result = Table(title=f"{sum(report.ok for report in reports)} of {len(reports)} entries hold the contract")
+    result = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     result.add_column("entry", no_wrap=True)
     for name in names:
-        result.add_column(name, justify="right")
-    result.add_column("s", justify="right")
+        result.add_column(name, justify="right", width=_column_width(reports, name))
     for report in reports:
-        cells = [cell(report.checks.get(name)) for name in names]
-        entry = report.entry if report.ok else f"[red]{report.entry}[/]"
-        result.add_row(entry, *cells, f"{report.seconds:.1f}")
+        entry = Text(report.entry, "" if report.ok else "red")
+        result.add_row(entry, *(cell(report.checks.get(name)) for name in names))
     return result
 
 
-def cell(check: Check | None) -> str:
+def _column_width(reports: Sequence[Report], name: str) -> int:
+    """What the widest number needs, or the longest word of the name above it."""
+    return max([*map(len, name.split()), *(cell(report.checks.get(name)).cell_len for report in reports)])
+
+
+def _width(reports: Sequence[Report], names: Sequence[str]) -> int:
+    """Characters that a table needs if no number may wrap."""
+    first = max([len("entry"), *(len(report.entry) for report in reports)])
+    return first + sum(_column_width(reports, name) + 3 for name in names) + 3
+
+
+def cell(check: Check | None) -> Text:
     """The number of one check as the table shows it."""
     if check is None:
-        return "·"
+        return Text("·")
     value = "–" if check.value is None else short(check.value)
-    return value if check.ok else f"[red]✗ {value}[/]"
-
-
-def number(check: Check) -> str:
-    """Value, limit and unit, such as ``0.31 < 0.9 of the first loss``."""
-    if check.value is None or check.limit is None:
-        return "no number:"
-    negated = {"==": "!=", "<=": ">", "<": ">=", ">=": "<"}
-    relation = check.relation if check.ok else negated[check.relation]
-    return f"{short(check.value)} {relation} {short(check.limit)} {check.unit};"
-
-
-def short(value: float) -> str:
-    """An integer in full, a float with two significant digits."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.2g}"
+    return Text(value) if check.ok else Text(f"✗ {value}", "red")

@@ -27,6 +27,15 @@ class Check(_Record):
     """The figures behind the number, or why there is none."""
     seconds: float = 0.0
 
+    @property
+    def statement(self) -> str:
+        """Value, limit and unit, such as ``0.31 < 0.9 of the first loss``; empty without a number."""
+        if self.value is None or self.limit is None:
+            return ""
+        opposite = {"==": "!=", "<=": ">", "<": ">=", ">=": "<"}
+        relation = self.relation if self.ok else opposite[self.relation]
+        return f"{short(self.value)} {relation} {short(self.limit)} {self.unit}"
+
 
 class Device(_Record):
     """What the checks ran on, such as cpu x86_64 or cuda NVIDIA H200."""
@@ -70,3 +79,8 @@ class Report(_Record):
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
         return self.model_dump(mode="json")
+
+
+def short(value: float) -> str:
+    """An integer in full, a float with two significant digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2g}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from rich.console import Console
 
 from skipkb.catalog.entry import Entry
@@ -180,6 +181,23 @@ def test_ray_runs_the_same_call(toy: Toy, tmp_path: Path) -> None:
     assert (tmp_path / "counts" / "good.json").is_file()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_the_device_agrees_with_the_cpu(toy: Toy, tmp_path: Path) -> None:
+    entries = {"good": toy("Good")}
+    (result,) = run(device="cuda", record=True, entries=entries, evidence=tmp_path, build=tmp_path / "build")
+    assert result.ok, failures(result)
+    assert list(result.checks)[-1] == "agrees with CPU"
+    assert (tmp_path / f"{result.device.slug}.jsonl").is_file()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_said_at_once(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'cuda' was asked for, and torch finds no CUDA device"):
+        run(device="cuda", entries={"good": toy("Good")}, evidence=tmp_path, build=tmp_path)
+    # A cluster may have what this machine lacks; a node without it fails the entry.
+    assert failures(measure(Task.of(toy("Good"), "cuda")).report).keys() == {"start"}
+
+
 @pytest.mark.parametrize(
     ("keys", "options", "error", "message"),
     [
@@ -216,13 +234,21 @@ def two_reports(toy: Toy) -> list[Report]:
     return [good.report(passed, seconds=1.5), bad.report(failed, seconds=2.0)]
 
 
-def test_the_table_shows_every_number_and_marks_failures_without_colour(two_reports: list[Report]) -> None:
+@pytest.mark.parametrize("width", [40, 41, 42, 43, 44, 45, 46, 120])
+def test_the_summary_shows_every_number_and_marks_failures_without_colour(
+    two_reports: list[Report], width: int
+) -> None:
+    checks = {f"number {i} of many": Check(value=i / 7, limit=i / 7, unit="", ok=True) for i in range(1, 8)}
+    reports = [r.model_copy(update={"checks": r.checks | checks}) for r in two_reports]
     out = io.StringIO()
-    Console(file=out, width=100, color_system=None).print(report.table(two_reports))
+    report.summary(reports, Console(file=out, width=width, color_system=None))
     text = out.getvalue()
     assert "1 of 2 entries hold the contract" in text
-    assert "0.31" in text
-    assert "✗ 0.97" in text
+    for number in ("0.31", "✗ 0.97", *(f"{i / 7:.2g}" for i in range(1, 8))):
+        assert number in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert (text.count("entry") == 1) is (width == 120)
 
 
 def test_without_a_terminal_progress_is_one_line_per_entry(two_reports: list[Report]) -> None:
