@@ -256,6 +256,68 @@ def _check(arguments: argparse.Namespace) -> int:
     return FAILED if problems or stale else FINE
 
 
+def _smoke(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from skipkb.evidence import report
+    from skipkb.evidence.runner import run
+
+    if arguments.record:
+        _checkout()
+    messages = Console(stderr=True)
+    with report.progress(messages) as on_progress:
+        try:
+            reports = run(
+                arguments.key or None,
+                device=arguments.device,
+                jobs=arguments.jobs,
+                resume=arguments.resume,
+                record=arguments.record,
+                time_limit=arguments.time_limit,
+                memory_limit_gib=arguments.memory_limit,
+                on_progress=on_progress,
+            )
+        except ValueError as error:
+            raise UseError(str(error)) from None
+    _print_json([one.to_json() for one in reports]) if arguments.json else Console().print(report.table(reports))
+    return FINE if all(one.ok for one in reports) else FAILED
+
+
+def _notebooks(arguments: argparse.Namespace) -> int:
+    import nbclient  # noqa: F401  (says at once what is missing)
+
+    from skipkb.catalog.search import entries, get
+    from skipkb.notebooks import Executed, execute, notebook_file
+
+    _checkout()
+    works = [get(key) for key in arguments.key] or entries()
+    for work in works:
+        if arguments.key and not notebook_file(work.folder, work.key).is_file():
+            raise UseError(f"{work.key} has no notebook: {notebook_file(work.folder, work.key)} does not exist")
+
+    def on_done(result: Executed, done: int, total: int) -> None:
+        how = "unchanged" if result.cached else f"{result.seconds:.0f} s"
+        print(f"[{done}/{total}] {'ok  ' if result.ok else 'FAIL'} {result.key} ({how})", file=sys.stderr, flush=True)
+        if not result.ok:
+            print(result.message, file=sys.stderr)
+
+    results = execute(works, jobs=arguments.jobs, on_done=on_done)
+    if arguments.json:
+        _print_json([vars(result) for result in results])
+    return FINE if all(result.ok for result in results) else FAILED
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from skipkb.site.build import write_pages
+
+    output = arguments.output or _checkout() / "build" / "pages"
+    if output.exists() and not (output.is_dir() and ((output / "index.md").is_file() or not any(output.iterdir()))):
+        raise UseError(f"{output} holds something else than pages; it would be emptied")
+    pages = write_pages(output, say=lambda step: print(step, flush=True))
+    print(f"{pages} pages in {output}")
+    return FINE
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from skipkb.catalog.export import export
     from skipkb.catalog.loading import load

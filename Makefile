@@ -1,0 +1,77 @@
+# make site   everything for the site: environment, catalogue check, pages, build/site
+# make test   everything else: lint, types, layers, tests, the contract of every entry
+PYTHON ?= python3
+DEVICE ?= cpu
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+export OMP_NUM_THREADS ?= 1
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: help site serve pages test lint types layers unit smoke record notebooks bench zensical browser clean
+help:
+	@echo "make site | serve | test | smoke DEVICE=cuda | record | notebooks | bench | browser | zensical | clean"
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skipkb needs Python 3.11 or newer, found " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+
+# Two levels of one environment: what the site needs (no torch), and everything.
+.venv/site.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "== Installing what the site needs (about half a minute)"
+	$(PIP) install -q --progress-bar on -c constraints.txt -e ".[site]"
+	@touch $@
+.venv/dev.stamp: .venv/site.stamp
+	@echo "== Installing everything, torch included (a few minutes, about 6 GB)"
+	$(PIP) install --progress-bar on -c constraints.txt -e ".[dev]" | grep -v "already satisfied"
+	@touch $@
+
+pages: .venv/site.stamp
+	@echo "== Checking the catalogue"
+	$(BIN)/skipkb check
+	@echo "== Writing the pages"
+	$(BIN)/skipkb site
+
+site: pages
+	@echo "== Building the site"
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1767225600) $(BIN)/mkdocs build --strict --quiet
+	@echo "Done: open build/site/index.html in a browser (file://$(CURDIR)/build/site/index.html), or run make serve"
+
+zensical: pages .venv/dev.stamp
+	SITE_DIR=build/site-zensical $(BIN)/zensical build --clean
+
+serve: .venv/site.stamp
+	$(BIN)/python -m skipkb.site.serve
+
+test: lint types layers unit smoke
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		$(BIN)/skipkb smoke --device cuda; else echo "== No CUDA device here: the contract ran on the CPU only"; fi
+
+lint: .venv/dev.stamp
+	@echo "== Lint"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+types: .venv/dev.stamp
+	@echo "== Types"
+	$(BIN)/mypy
+layers: .venv/dev.stamp
+	@echo "== Layers"
+	$(BIN)/lint-imports
+unit: .venv/dev.stamp
+	@echo "== Tests"
+	$(BIN)/pytest -n auto -m "not browser"
+smoke: .venv/dev.stamp
+	@echo "== The contract of every entry on $(DEVICE)"
+	$(BIN)/skipkb smoke --device $(DEVICE)
+record: .venv/dev.stamp
+	$(BIN)/skipkb smoke --device $(DEVICE) --record
+notebooks: .venv/dev.stamp
+	@echo "== Notebooks"
+	$(BIN)/skipkb notebooks
+bench: .venv/dev.stamp
+	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+browser: site zensical
+	@echo "== The pages in a real browser"
+	$(BIN)/pytest -m browser
+
+clean:
+	rm -rf build

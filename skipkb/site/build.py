@@ -1,0 +1,79 @@
+"""Write every page of the site into one directory; the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from skipkb.catalog import index
+from skipkb.catalog.export import export
+from skipkb.catalog.files import write_text
+from skipkb.catalog.loading import Catalogue, load
+from skipkb.catalog.paths import source_dir
+from skipkb.catalog.problems import CatalogueError
+from skipkb.evidence.ledger import read_ledgers
+from skipkb.site.api import api_pages
+from skipkb.site.errata import errata_page
+from skipkb.site.evidence import evidence_page
+from skipkb.site.home import home_page
+from skipkb.site.methods import method_page, methods_index
+from skipkb.site.notebooks import notebook_section
+from skipkb.site.search import search_data
+from skipkb.site.tables import table_files, table_page
+
+
+def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
+    """Write all pages below ``output`` (emptied first) and return how many Markdown pages there are.
+
+    Args:
+        say: is told about each step.
+
+    Raises:
+        CatalogueError: when the catalogue or a ledger has problems; nothing is then written.
+    """
+    index.forget()  # a long-lived preview must see edited files
+    catalogue = load()
+    ledgers = read_ledgers()
+    if ledgers.problems:
+        raise CatalogueError(ledgers.problems)
+    if output.exists():
+        shutil.rmtree(output)
+    root = source_dir().parent
+    shutil.copytree(root / "docs", output)
+    shutil.copyfile(root / "CONTRIBUTING.md", output / "contributing.md")
+
+    say(f"1/5 {len(catalogue.entries)} method pages")
+    works = list(catalogue.entries.values())
+    numbers = {table.key: table.number for table in catalogue.survey.tables}
+    for work in works:
+        page = method_page(work, numbers, ledgers, notebook_section(work, output))
+        write_text(output / "methods" / f"{work.key}.md", page)
+    write_text(output / "methods" / "index.md", methods_index(works))
+
+    say("2/5 tables, errata, evidence")
+    for table in catalogue.survey.tables:
+        write_text(output / "tables" / f"{table.key}.md", table_page(table, catalogue))
+        for name, text in table_files(table, catalogue).items():
+            write_text(output / "tables" / name, text)
+    write_text(output / "errata.md", errata_page(catalogue))
+    write_text(output / "evidence.md", evidence_page(catalogue, ledgers))
+
+    say("3/5 home and search")
+    write_text(output / "index.md", home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers))
+    write_text(output / "assets" / "search-data.js", search_data(catalogue))
+
+    say("4/5 API reference")
+    for name, text in api_pages().items():
+        write_text(output / name, text)
+
+    say("5/5 downloads")
+    _downloads(catalogue, output)
+    return len(list(output.rglob("*.md")))
+
+
+def _downloads(catalogue: Catalogue, output: Path) -> None:
+    export(catalogue, output)
+    schema = json.loads((source_dir() / "schema.json").read_text(encoding="utf-8"))
+    write_text(output / "schema.json", json.dumps(schema, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,271 @@
+"""The page of a method: everything the catalogue claims, beside everything that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from skipkb.catalog.entry import Variant, Work
+from skipkb.catalog.paths import PACKAGE
+from skipkb.evidence import ledger
+from skipkb.evidence.counts import Counts, read_counts, refresh_command
+from skipkb.evidence.ledger import Ledgers
+from skipkb.evidence.results import Report
+from skipkb.evidence.sources import source_sha256
+from skipkb.site.figure import skip_figure
+from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table
+
+
+def method_page(work: Work, numbers: Mapping[str, str], ledgers: Ledgers, notebook: str) -> str:
+    """The Markdown page of one entry.
+
+    Args:
+        numbers: the survey's number of each table, such as ``{"classification": "I"}``.
+        notebook: the rendered notebook, or nothing.
+    """
+    parts = [
+        f"---\ntitle: {_front_matter(work.name)}\ndescription: {_front_matter(work.contribution)}\n---\n",
+        f"# {heading(work.name)}\n",
+        f'<p class="skb-lead">{escape(work.contribution)}</p>\n',
+        _paper(work),
+        _section("What it changed", f"<p>{escape(work.description)}</p>\n"),
+        _section("Skip connections", _skips(work)),
+        _section("Models", _models(work)),
+        _section("In the survey", _survey(work, numbers)),
+        _section("Code", _code(work)),
+        _section("The same architecture elsewhere", _peers(work)),
+        _section("Results the paper reports", _results(work)),
+        _section("Deviations from the paper", _deviations(work)),
+        _section("Evidence", _evidence(work, ledgers)),
+        _section("Cite", fence(work.bibtex, "bibtex")),
+        _section("Implementation", _implementation(work)),
+        _section("Notebook", notebook),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("<", "‹").replace(">", "›") + '"'
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}" if body else ""
+
+
+def _paper(work: Work) -> str:
+    links = []
+    if work.paper.arxiv:
+        links.append(link(f"https://arxiv.org/abs/{work.paper.arxiv}", f"arXiv:{work.paper.arxiv}"))
+    if work.paper.doi:
+        links.append(link(f"https://doi.org/{work.paper.doi}", f"doi:{work.paper.doi}"))
+    if work.paper.url:
+        links.append(link(work.paper.url))
+    tags = [*work.tasks, *work.themes, *work.explanations]
+    chips = " ".join(
+        f'<a class="skb-chip" href="../search.html?q={escape(tag)}">{escape(tag)}</a>' for tag in tags
+    )
+    authors = escape(", ".join(work.authors))
+    return (
+        f'<p class="skb-paper">{authors}. <cite>{escape(work.title)}</cite>. {escape(work.venue)}, {work.year}. '
+        f"{' · '.join(links)}</p>\n<p>{chips}</p>\n"
+    )
+
+
+def _skips(work: Work) -> str:
+    if not work.skips:
+        return ""
+    rows = [
+        [escape(s.start), escape(s.end), escape(s.merge), escape(s.span), escape(s.shortcut)] for s in work.skips
+    ]
+    return (
+        f"<figure>{skip_figure(work.name, work.skips)}</figure>\n\n"
+        + table(("From", "To", "Merge", "Span", "On the shortcut"), rows, caption="Skip connections")
+    )
+
+
+def _models(work: Work) -> str:
+    if not work.variants:
+        reason = work.implementation.reason if work.implementation else ""
+        status = work.implementation.status if work.implementation else ""
+        return f"<p>No running code here ({escape(status)}): {escape(reason)}</p>\n"
+    counts = read_counts(work.key)
+    current = counts is not None and counts.get("source_sha256") == source_sha256(work)
+    rows = [_variant_row(variant, counts if current else None) for variant in work.variants]
+    headers = ("Model", "Input", "Output", "Parameters", "Counted", "Published", "MACs", "Counted", "Published")
+    notes = "".join(
+        f"<li><code>{escape(v.name)}</code>: {escape(v.derivation)}</li>" for v in work.variants if v.derivation
+    )
+    body = table(headers, rows, caption="Declared, counted and published size")
+    if counts is None:
+        body += f"<p>Nothing has been counted yet; <code>{refresh_command(work.key)}</code> does it.</p>\n"
+    elif not current:
+        body += "<p>The model has changed since it was last counted; the old counts are not shown.</p>\n"
+    else:
+        body += f"<p>Counted with {escape(counts['tool'])}, torch {escape(counts['torch'])}.</p>\n"
+    if notes:
+        body += f"<details><summary>How the exact figures follow</summary><ul>{notes}</ul></details>\n"
+    first = work.variants[0]
+    body += "\n" + fence(f'import skipkb\n\nmodel = skipkb.create_model("{first.name}")', "python")
+    return body + _checkpoints(work)
+
+
+def _variant_row(variant: Variant, counts: Counts | None) -> list[str]:
+    counted = counts["variants"].get(variant.name) if counts else None
+    published = variant.published
+    badge = source_mark(published.source) if published else ""
+
+    def agreement(declared: int, name: str) -> str:
+        if counted is None:
+            return "<td>not counted</td>"
+        found = counted[name]
+        if found == declared:
+            return '<td><span class="skb-mark skb-checked">equal</span></td>'
+        return f'<td><span class="skb-mark skb-unverified">differs: {found:,}</span></td>'
+
+    return [
+        f'<code>{escape(variant.name)}</code><br><span class="skb-small">{escape(variant.title)}</span>',
+        escape(shape(variant.input)),
+        escape(shape(variant.output)),
+        number_cell(variant.parameters),
+        agreement(variant.parameters, "parameters"),
+        f"{escape(published.parameters)} {badge}" if published and published.parameters else "not printed",
+        number_cell(variant.macs, short_number(variant.macs)),
+        agreement(variant.macs, "macs"),
+        f"{escape(published.macs)} {badge}" if published and published.macs else "not printed",
+    ]
+
+
+def _checkpoints(work: Work) -> str:
+    rows = [
+        [f"<code>{escape(v.name)}</code>", escape(s.library), f"<code>{escape(s.constructor)}</code>", f"<code>{escape(s.test)}</code>"]
+        for v in work.variants
+        for s in v.state_dicts
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    return "\n" + table(
+        ("Model", "Checkpoints of", "Built there by", "Proved by"), rows, caption="Checkpoints that load without renaming"
+    )
+
+
+def _survey(work: Work, numbers: Mapping[str, str]) -> str:
+    rows = []
+    for row in work.survey.rows:
+        for title, claim in (("Data sets", row.datasets), ("Code", row.code)):
+            verified = escape(", ".join(claim.verified)) if claim.verified else "not checked"
+            place = f'<a href="../tables/{row.table}.html">Table {numbers[row.table]}</a>'
+            rows.append([place, title, escape(claim.survey), f"{verified} {source_mark(claim.source)}"])
+    places = [f"section {place}" for place in work.survey.sections] + [f"figure {n}" for n in work.survey.figures]
+    if work.survey.reference:
+        places.insert(0, f"reference [{work.survey.reference}]")
+    body = f"<p>{escape(', '.join(places))}</p>\n" if places else ""
+    if rows:
+        body += table(("Where", "Column", "The survey says", "Verified"), rows, caption="Claims of the survey")
+    if work.errata:
+        body += f"\n### Errata\n\n{errata_list(work)}"
+    return body
+
+
+def errata_list(work: Work) -> str:
+    """The errata of one work as a list, each with an address of its own."""
+    items = [
+        f'<li id="erratum-{number}"><strong>{escape(e.where)}</strong>, {escape(e.type)} '
+        f'<span class="skb-mark skb-{"checked" if e.status == "confirmed" else "unverified"}">{escape(e.status)}</span> '
+        f"{source_mark(e.evidence)}<br>Survey: {escape(e.says)}<br>Truth: {escape(e.truth)}</li>"
+        for number, e in enumerate(work.errata, start=1)
+    ]
+    return '<ol class="skb-errata">' + "\n".join(items) + "</ol>\n"
+
+
+def _code(work: Work) -> str:
+    rows = [
+        [link(r.url), escape(r.role), escape(r.framework), escape(r.licence or "not stated"), f"{escape(r.holds)} {source_mark(r.source)}"]
+        for r in work.code
+    ]  # fmt: skip
+    return table(("Repository", "Role", "Framework", "Licence", "What it holds"), rows, caption="Repositories") if rows else ""
+
+
+def _peers(work: Work) -> str:
+    rows = [
+        [escape(f"{p.package} {p.version}"), f"<code>{escape(p.constructor)}</code>", number_cell(p.parameters), f"{escape(p.difference)} {source_mark(p.source)}"]
+        for p in work.peers
+    ]  # fmt: skip
+    return table(("Library", "Constructor", "Parameters", "Difference"), rows, caption="Peers") if rows else ""
+
+
+def _results(work: Work) -> str:
+    rows = [
+        [escape(r.dataset), escape(r.metric), escape(r.value), escape(r.variant), source_mark(r.source)]
+        for r in work.results
+    ]
+    return table(("Data set", "Metric", "Value", "Configuration", "Source"), rows, caption="As printed") if rows else ""
+
+
+def _deviations(work: Work) -> str:
+    if not work.variants:
+        return ""
+    if not work.deviations:
+        return "<p>None known.</p>\n"
+    items = [f"<li>{escape(d.what)} Why: {escape(d.reason)} Pinned by <code>{escape(d.test)}</code>.</li>" for d in work.deviations]
+    return "<ul>" + "\n".join(items) + "</ul>\n"
+
+
+def _evidence(work: Work, ledgers: Ledgers) -> str:
+    if not work.variants:
+        return ""
+    reports = ledgers.of(work.key)
+    body = "".join(_report(report, stale=ledger.is_stale(report, work)) for report in reports)
+    if not reports:
+        body = f"<p>The contract has not been recorded yet; <code>{refresh_command(work.key)}</code> does it.</p>\n"
+    if all(report.device.kind != "cuda" for report in reports):
+        body += "<p>Not yet run on a GPU.</p>\n"
+    return body
+
+
+def _report(report: Report, *, stale: bool) -> str:
+    rows = [
+        [escape(name), f'<span class="skb-mark skb-{"checked" if c.ok else "unverified"}">{"holds" if c.ok else "fails"}</span>', escape(figure(c.value, c.unit)), escape(f"{c.relation} {figure(c.limit, c.unit)}"), escape(c.detail)]
+        for name, c in report.checks.items()
+    ]  # fmt: skip
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    warning = "<p><strong>Stale:</strong> the model has changed since.</p>\n" if stale else ""
+    return (
+        f"### On {heading(report.device.name)} ({heading(report.device.kind)})\n\n{warning}"
+        f"<p>{report.date:%Y-%m-%d}; {escape(versions)}; {report.seconds:.0f} s, {report.peak_mib:,} MiB at most.</p>\n\n"
+        + table(("Check", "Result", "Measured", "Limit", "Detail"), rows, caption=f"Contract on {report.device.name}")
+        + "\n"
+    )
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A measured value with its unit, as short as it stays true."""
+    if value is None:
+        return "none"
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return f"{text} {unit}".strip()
+
+
+def _implementation(work: Work) -> str:
+    files = dict.fromkeys(_model_files(work))
+    return "".join(
+        f'<details><summary><code>{escape(file.relative_to(PACKAGE.parent).as_posix())}</code></summary>\n\n'
+        f"{fence(file.read_text(encoding='utf-8'), 'python')}\n</details>\n"
+        for file in files
+    ).replace("<details>", '<details markdown="1">')
+
+
+def _model_files(work: Work) -> Iterator[Path]:
+    for variant in work.variants:
+        module = variant.build.partition(":")[0]
+        yield PACKAGE.parent / Path(*module.split(".")).with_suffix(".py")
+
+
+def methods_index(works: Sequence[Work]) -> str:
+    """The page that lists every entry."""
+    rows = [
+        [f'<a href="{w.key}.html">{escape(w.name)}</a>', f"<td>{w.year}</td>", escape(", ".join(w.tasks)), escape(", ".join(w.merges)), "yes" if w.runs else "no", escape(w.contribution)]
+        for w in works
+    ]  # fmt: skip
+    return "# Methods\n\n" + table(
+        ("Method", "Year", "Tasks", "Merge", "Runs here", "What it changed"), rows, caption="All entries", interactive="methods"
+    )

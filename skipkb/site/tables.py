@@ -1,0 +1,92 @@
+"""The survey's tables as pages: each cell with what is true, marked where the survey says otherwise."""
+
+from __future__ import annotations
+
+from skipkb.catalog.entry import Claim, Erratum, Row, SurveyTable, Work
+from skipkb.catalog.loading import Catalogue
+from skipkb.catalog.tables import FORMATS, table_rows
+from skipkb.site.text import escape, link, source_mark, table
+
+_HEADERS = ("Method", "Year", "Data sets", "Code", "Merge", "Span", "Runs here", "Parameters", "Official code", "Licence")
+
+
+def table_page(found: SurveyTable, catalogue: Catalogue) -> str:
+    """The Markdown page of one table."""
+    works = [catalogue.entries[key] for key in found.rows]
+    headers = ["Group", *_HEADERS] if found.key == "reconstruction" else list(_HEADERS)
+    rows = [_row(work, found, with_group=len(headers) > len(_HEADERS)) for work in works]
+    running = sum(work.runs for work in works)
+    downloads = " · ".join(
+        f'<a href="{found.key}.{suffix}" download>{name}</a>'
+        for name, suffix in (("CSV", "csv"), ("TSV", "tsv"), ("LaTeX", "tex"), ("Markdown", "txt"), ("JSON", "json"), ("BibTeX", "bib"))
+    )  # fmt: skip
+    return f"""---
+title: "Table {found.number}: {found.title}"
+hide: [toc]
+---
+
+# Table {found.number}: {found.title}
+
+<p>{len(works)} of the survey's {found.survey_rows} rows are in the catalogue; {running} of them run here.
+A cell shows what was verified; where the survey differs, its words are struck through and the erratum is one
+click away. Cells marked <span class="skb-mark skb-unverified">unverified</span> nobody has re-checked yet.</p>
+
+{table(headers, rows, caption=f"Table {found.number} of the survey: {found.title}", interactive=found.key)}
+
+<p class="skb-downloads">Download this table: {downloads}</p>
+"""
+
+
+def table_files(found: SurveyTable, catalogue: Catalogue) -> dict[str, str]:
+    """The table as files to download, by file name."""
+    rows = table_rows(found)
+    suffixes = {"csv": "csv", "tsv": "tsv", "latex": "tex", "md": "txt", "json": "json"}
+    files = {f"{found.key}.{suffix}": FORMATS[name](rows) for name, suffix in suffixes.items()}
+    records = dict.fromkeys(catalogue.entries[key].bibtex for key in found.rows)
+    return files | {f"{found.key}.bib": "\n\n".join(records) + "\n"}
+
+
+def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
+    row = next(row for row in work.survey.rows if row.table == found.key)
+    errata = {e.column: e for e in work.errata if e.column and e.where.startswith(f"Table {found.number}")}
+    reference = f"&nbsp;{escape(f'[{work.survey.reference}]')}" if work.survey.reference else ""
+    name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
+    official = [repository for repository in work.code if repository.role == "official"]
+    sizes = sorted(variant.parameters for variant in work.variants)
+    text = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
+    cells = [
+        f"<td>{name}{_flag(work, errata.get('reference') or errata.get('description'))}</td>",
+        f'<td class="skb-number">{work.year}</td>',
+        _claim_cell(work, row.datasets, errata.get("datasets")),
+        _claim_cell(work, row.code, errata.get("code")),
+        escape(", ".join(work.merges)),
+        escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
+        "yes" if work.runs else "no",
+        f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
+        "<br>".join(link(repository.url, repository.url.split("://")[1].rstrip("/")) for repository in official) or "none",
+        escape(", ".join(dict.fromkeys(repository.licence or "not stated" for repository in official))),
+    ]
+    return [_group_cell(row), *cells] if with_group else cells
+
+
+def _group_cell(row: Row) -> str:
+    return escape(row.group or "")
+
+
+def _claim_cell(work: Work, claim: Claim, erratum: Erratum | None) -> str:
+    if claim.verified is None:
+        return f"<td>{escape(claim.survey)} {source_mark(claim.source)}{_flag(work, erratum)}</td>"
+    verified = f"{escape(', '.join(claim.verified))} {source_mark(claim.source)}"
+    if erratum is None:
+        return f"<td>{verified}</td>"
+    return f'<td>{verified}<br><del title="as the survey prints it">{escape(claim.survey)}</del>{_flag(work, erratum)}</td>'
+
+
+def _flag(work: Work, erratum: Erratum | None) -> str:
+    if erratum is None:
+        return ""
+    number = work.errata.index(erratum) + 1
+    return (
+        f' <a class="skb-erratum" href="../methods/{work.key}.html#erratum-{number}" title="{escape(erratum.truth)}">'
+        f"erratum<span class=\"skb-hidden\"> {number} of {escape(work.name)}</span></a>"
+    )
