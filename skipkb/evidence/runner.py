@@ -86,6 +86,7 @@ def run(
     """
     _check_device(device, local=executor is None)
     chosen = _choose(keys, entries)
+    compared = evidence  # None, the default, is found by the worker: on a cluster it is the node's own
     evidence, build = evidence or evidence_dir(), build or build_dir()
     finished = build / f"{device.replace(':', '-')}.jsonl"
     reports: dict[str, Report] = {}
@@ -107,7 +108,7 @@ def run(
             tell("entry", key, report=earlier[key], resumed=True)
             continue
         limits = {"time_limit": time_limit, "memory_limit_gib": memory_limit_gib}
-        tasks.append(Task.of(entry, device, record=record, evidence=evidence, **limits))
+        tasks.append(Task.of(entry, device, record=record, evidence=compared, **limits))
 
     def began(key: str, check: str) -> None:
         tell("check", key, check=check)
@@ -124,7 +125,7 @@ def run(
             outcome = _outcome(future, futures[future])
             report = reports[outcome.report.entry] = outcome.report
             append_line(finished, report.model_dump_json())
-            if record:
+            if record and report.versions:  # without them the worker never came to measure anything
                 if outcome.counts:
                     write_counts(outcome.counts, evidence)
                 ledger.append(report, evidence)

@@ -163,10 +163,11 @@ class Elsewhere(Executor):
 def test_a_foreign_executor_gets_a_picklable_call_and_may_lose_it(toy: Toy, tmp_path: Path) -> None:
     cluster = Elsewhere()
     entries = {"good": toy("Good")}
-    (result,) = run(executor=cluster, entries=entries, evidence=tmp_path, build=tmp_path / "build")
-    assert cluster.calls == [(measure, (Task.of(entries["good"], "cpu", evidence=tmp_path),))]
+    (result,) = run(executor=cluster, record=True, entries=entries, evidence=tmp_path, build=tmp_path / "build")
+    assert cluster.calls == [(measure, (Task.of(entries["good"], "cpu", record=True, evidence=tmp_path),))]
     assert failures(result) == {"start": "it could not be run: ConnectionError: the node is lost"}
     assert not result.complete
+    assert not list(tmp_path.glob("*.jsonl")), "nothing was measured, so nothing is recorded"
 
 
 def test_ray_runs_the_same_call(toy: Toy, tmp_path: Path) -> None:
