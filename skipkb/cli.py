@@ -279,7 +279,10 @@ def _smoke(arguments: argparse.Namespace) -> int:
             )
         except ValueError as error:
             raise UseError(str(error)) from None
-    _print_json([one.to_json() for one in reports]) if arguments.json else Console().print(report.table(reports))
+    if arguments.json:
+        _print_json([one.to_json() for one in reports])
+    else:
+        report.summary(reports, Console())
     return FINE if all(one.ok for one in reports) else FAILED
 
 

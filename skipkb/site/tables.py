@@ -49,7 +49,7 @@ def table_files(found: SurveyTable, catalogue: Catalogue) -> dict[str, str]:
 def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
     row = next(row for row in work.survey.rows if row.table == found.key)
     errata = {e.column: e for e in work.errata if e.column and e.where.startswith(f"Table {found.number}")}
-    reference = f"&nbsp;{escape(f'[{work.survey.reference}]')}" if work.survey.reference else ""
+    reference = f" <span class=\"skb-nowrap\">{escape(f'[{work.survey.reference}]')}</span>" if work.survey.reference else ""
     name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
     official = [repository for repository in work.code if repository.role == "official"]
     sizes = sorted(variant.parameters for variant in work.variants)

@@ -1,0 +1,117 @@
+"""Every page loads without an error or an outside request; tables filter and sort; search finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skipkb.catalog.loading import load
+
+pytestmark = pytest.mark.browser
+
+
+def test_every_page_loads_clean(visit: Any) -> None:
+    names = sorted(path.relative_to(visit.site).as_posix() for path in visit.site.rglob("*.html"))
+    assert len(names) > len(load().entries)
+    for name in names:
+        if name == "404.html":
+            continue  # its addresses are absolute: a server shows it
+        page = visit.open(name)
+        assert page.locator("h1").count() == 1, name
+    page.wait_for_timeout(300)
+    assert visit.errors == []
+    assert visit.outside == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_the_screen(visit: Any, scheme: str, width: int) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    visit.page.emulate_media(color_scheme=scheme)
+    for name in ("index.html", "tables/classification.html", "methods/swinir.html", "search.html", "errata.html"):
+        page = visit.open(name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        red = int(background.split("(")[1].split(",")[0])
+        assert (red < 100) == (scheme == "dark"), f"{name}: {background}"
+
+
+def test_a_table_filters_and_sorts(visit: Any) -> None:
+    page = visit.open("tables/classification.html")
+    page.wait_for_selector("table[data-skb-ready]")
+    rows = page.locator("table[data-skb-table] tbody tr")
+    assert rows.count() == 2
+    page.locator(".dt-search input").fill("highway")
+    assert rows.count() == 1
+    assert "Highway" in rows.first.inner_text()
+    page.locator(".dt-search input").fill("")
+    page.get_by_label("Merge", exact=True).select_option("add")
+    assert rows.count() == 1
+    assert "ResNet" in rows.first.inner_text()
+    page.get_by_label("Merge", exact=True).select_option("")
+    year = page.locator("th", has_text="Year")
+    year.click()
+    assert "2015" in rows.first.inner_text()
+    year.click()
+    assert "2016" in rows.first.inner_text()
+
+
+def test_a_table_is_sorted_with_the_keyboard(visit: Any) -> None:
+    page = visit.open("tables/classification.html")
+    page.wait_for_selector("table[data-skb-ready]")
+    header = page.locator("th", has_text="Year")
+    target = header.locator("[tabindex='0']")
+    (target.first if target.count() else header).focus()
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") in ("ascending", "descending")
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [("unet", "U-Net"), ("retinanett", "RetinaNet"), ("segmentation merge:concat", "U-Net"), ("Jürgen", "Highway")],
+)
+def test_the_search_page_finds(visit: Any, query: str, first: str) -> None:
+    page = visit.open("search.html")
+    page.wait_for_selector("#skb-search[data-skb-ready]")
+    page.locator("#skb-search input").fill(query)
+    assert first in page.locator("#skb-results li").first.inner_text()
+    assert visit.errors == []
+    assert visit.outside == []
+
+
+def test_the_search_page_takes_filters_and_an_address(visit: Any) -> None:
+    page = visit.open("search.html", "?q=year:2021..2021")
+    page.wait_for_selector("#skb-search[data-skb-ready]")
+    results = page.locator("#skb-results li a")
+    assert [text.split(" (")[0] for text in results.all_inner_texts()] == ["SwinIR"]
+    page.locator("#skb-search input").fill("")
+    page.get_by_label("merge", exact=True).select_option("gate")
+    assert results.all_inner_texts() == ["Highway Networks (2015)"]
+    results.first.click()
+    assert "Highway" in page.locator("h1").inner_text()
+
+
+def test_the_search_box_of_the_theme_finds(visit: Any) -> None:
+    if visit.site.name != "site":
+        pytest.skip("Zensical has another search box; the search page is the same")
+    page = visit.open("index.html")
+    page.locator("input.md-search__input").fill("focal loss")
+    page.wait_for_selector(".md-search-result__item", timeout=10_000)
+    assert "RetinaNet" in page.locator(".md-search-result__list").inner_text()
+    assert visit.outside == []
+
+
+def test_bibtex_has_a_copy_button(visit: Any) -> None:
+    page = visit.open("methods/unet.html")
+    block = page.locator(".highlight", has_text="@inproceedings{ronneberger2015unet")
+    assert block.locator("button").count() >= 1
+
+
+def test_images_and_figures_have_a_description(visit: Any) -> None:
+    for key in load().entries:
+        page = visit.open(f"methods/{key}.html")
+        assert page.locator("svg.skb-figure title").count() == 1
+        assert page.locator("svg.skb-figure desc").count() == 1
+        assert page.evaluate("[...document.querySelectorAll('article img')].filter(i => !i.alt).length") == 0
+        assert page.evaluate("[...document.querySelectorAll('article img')].filter(i => !i.naturalWidth).length") == 0
