@@ -139,9 +139,7 @@ def test_the_network_itself_joins_what_belongs_together() -> None:
     pairs: list[tuple[Tensor, Tensor]] = []
     for block in model.up:
         channels = block.upconv.out_channels
-        block.convs.register_forward_pre_hook(
-            lambda _m, args, c=channels: pairs.append((args[0][0, 0], args[0][0, c]))
-        )
+        block.convs.register_forward_pre_hook(lambda _m, args, c=channels: pairs.append((args[0][0, 0], args[0][0, c])))
     with torch.no_grad():
         out = model(image)
     assert len(pairs) == 4

@@ -62,9 +62,7 @@ def photographs() -> list[Tensor]:
 def test_trainable_batch_norm_has_the_very_same_state_dict(peer: nn.Module) -> None:
     with torch.device("meta"):
         model = retinanet_resnet50_fpn(frozen_bn=False)
-    assert {k: v.shape for k, v in model.state_dict().items()} == {
-        k: v.shape for k, v in peer.state_dict().items()
-    }
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in peer.state_dict().items()}
     count = sum(p.numel() for p in model.parameters())
     assert count == sum(p.numel() for p in peer.parameters()) == 34_068_119
 
@@ -147,9 +145,7 @@ def test_training_losses(peer: nn.Module, ours: RetinaNet) -> None:
 def test_small_configuration_is_the_same_code() -> None:
     """Fewer blocks and channels against torchvision's parts put together by hand, trained for one step."""
     torch.manual_seed(0)
-    ours = RetinaNet(
-        num_classes=4, blocks=(1, 2, 1, 1), width=8, fpn_channels=16, p6_from="P5", frozen_bn=False
-    )
+    ours = RetinaNet(num_classes=4, blocks=(1, 2, 1, 1), width=8, fpn_channels=16, p6_from="P5", frozen_bn=False)
     trunk = torchvision.models.ResNet(
         torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=1, width_per_group=64
     )
@@ -175,9 +171,7 @@ def test_small_configuration_is_the_same_code() -> None:
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
     expected.backward()
     got.backward()
-    for (name, a), (_, b) in zip(
-        sorted(ours.named_parameters()), sorted(peer.named_parameters()), strict=True
-    ):
+    for (name, a), (_, b) in zip(sorted(ours.named_parameters()), sorted(peer.named_parameters()), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 

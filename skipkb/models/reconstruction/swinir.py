@@ -266,9 +266,7 @@ class SwinIR(nn.Module):
     ) -> None:
         super().__init__()
         if len(depths) != len(num_heads):
-            raise ValueError(
-                f"SwinIR: {len(depths)} depths, but {len(num_heads)} num_heads; one of each per block"
-            )
+            raise ValueError(f"SwinIR: {len(depths)} depths, but {len(num_heads)} num_heads; one of each per block")
         if img_size % window_size:
             raise ValueError(f"SwinIR: img_size {img_size} is no multiple of window_size {window_size}")
         self.window_size, self.upscale, self.img_range = window_size, upscale, img_range

@@ -210,15 +210,11 @@ def weight_map(mask: Tensor, *, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
     if mask.dim() == 3:
         return torch.stack([weight_map(m, w0=w0, sigma=sigma) for m in mask])
     if mask.dim() != 2 or mask.is_floating_point() or mask.is_complex():
-        raise ValueError(
-            f"weight_map: mask must be integer [H, W] or [N, H, W], got {mask.dtype} {list(mask.shape)}"
-        )
+        raise ValueError(f"weight_map: mask must be integer [H, W] or [N, H, W], got {mask.dtype} {list(mask.shape)}")
     foreground = mask > 0
     share = foreground.float().mean()
     # Both classes get the same total weight, and one class alone gets weight 1.
-    balance = (
-        torch.where(foreground, 0.5 / share, 0.5 / (1 - share)) if 0 < share < 1 else torch.ones_like(share)
-    )
+    balance = torch.where(foreground, 0.5 / share, 0.5 / (1 - share)) if 0 < share < 1 else torch.ones_like(share)
     weights = balance.expand(mask.shape).float()
 
     labels = mask.cpu().numpy()
