@@ -1,12 +1,13 @@
 """Read one YAML file safely, and remember where everything stood.
 
 Only plain data gets through: no tags that build objects, no aliases (which can explode), no
-duplicate keys, no surprising sizes or encodings. Positions are kept so that every later complaint
+duplicate keys, no surprising sizes, depths or encodings. Positions are kept so that every later complaint
 can name line and column.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from skipkb.catalog.problems import Problem
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 32  # the C loader recurses, and a deep enough file would take the interpreter down
 Position = tuple[int, int]
 KeyPath = tuple[str | int, ...]
 
@@ -53,11 +55,11 @@ class Document:
 
 
 def key_path_text(path: KeyPath) -> str:
-    """``('variants', 0, 'name')`` as ``variants[0].name``."""
+    """``('variants', 0, 'name')`` as ``variants[0].name``; control characters in keys are shown escaped."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def read_yaml(path: Path, file: str, problems: list[Problem]) -> Document | None:
@@ -88,8 +90,12 @@ def read_yaml(path: Path, file: str, problems: list[Problem]) -> Document | None
         )
         return None
 
-    loader = _Loader(text)
+    loader = None
     try:
+        if (mark := _too_deep(text)) is not None:
+            refuse(f"nested too deeply to be read; at most {MAX_DEPTH} levels are", mark)
+            return None
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             refuse("the file is empty")
@@ -98,21 +104,39 @@ def read_yaml(path: Path, file: str, problems: list[Problem]) -> Document | None
     except yaml.MarkedYAMLError as error:
         refuse(f"not valid YAML: {error.problem}", error.problem_mark)
         return None
-    except yaml.YAMLError as error:
-        refuse(f"not valid YAML: {error}")
-        return None
-    except RecursionError:
-        refuse("nested too deeply to be read")
+    except yaml.reader.ReaderError as error:  # its position counts bytes
+        before = raw[: error.position]
+        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+        problems.append(Problem(file, line, column, "", f"not valid YAML: {error.reason}"))
         return None
     except _RefusedError as error:
         refuse(str(error), error.mark, key_path_text(error.path))
         return None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(data, dict):
         refuse("the file must hold a mapping (key: value lines)", root.start_mark)
         return None
     return Document(file, data, root)
+
+
+def _too_deep(text: str) -> yaml.Mark | None:
+    """Where the nesting passes MAX_DEPTH, found by events alone, which need no recursion."""
+    loader = _Loader(text)
+    depth = 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    return event.start_mark
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    finally:
+        loader.dispose()
+    return None
 
 
 class _RefusedError(Exception):
@@ -135,9 +159,12 @@ def _plain(loader: Any, node: yaml.Node, path: KeyPath, seen: set[int], refuse: 
                 f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path
             )
         try:
-            return loader.construct_object(node)
+            value = loader.construct_object(node)
         except ValueError as error:
             raise _RefusedError(f"not a valid value: {error}", node, path) from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _RefusedError(f"{node.value} is no number that can be stored", node, path)
+        return value
     if isinstance(node, yaml.SequenceNode):
         if node.tag != "tag:yaml.org,2002:seq":
             raise _RefusedError(
