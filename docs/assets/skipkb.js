@@ -16,8 +16,12 @@
 
   function labelled(text, control) {
     const label = document.createElement("label");
-    label.append(text, control);
-    return label;
+    control.id = "skb-choice-" + text.toLowerCase().replace(/\W+/g, "-");
+    label.htmlFor = control.id;
+    label.textContent = text;
+    const field = document.createElement("div");
+    field.append(label, control);
+    return field;
   }
 
   function select(values) {
@@ -123,11 +127,11 @@
         }));
         count.textContent = hits.length + (hits.length === 1 ? " work" : " works");
         const address = new URL(location.href);
-        if (input.value) address.searchParams.set("q", input.value); else address.searchParams.delete("q");
+        if (input.value) address.searchParams.set("query", input.value); else address.searchParams.delete("query");
         history.replaceState(null, "", address);
       }
 
-      input.value = new URLSearchParams(location.search).get("q") || "";
+      input.value = new URLSearchParams(location.search).get("query") || "";
       input.addEventListener("input", show);
       form.addEventListener("submit", function (event) { event.preventDefault(); show(); });
       show();

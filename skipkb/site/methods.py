@@ -62,7 +62,7 @@ def _paper(work: Work) -> str:
         links.append(link(work.paper.url))
     tags = [*work.tasks, *work.themes, *work.explanations]
     chips = " ".join(
-        f'<a class="skb-chip" href="../search.html?q={escape(tag)}">{escape(tag)}</a>' for tag in tags
+        f'<a class="skb-chip" href="../search.html?query={escape(tag)}">{escape(tag)}</a>' for tag in tags
     )
     authors = escape(", ".join(work.authors))
     return (

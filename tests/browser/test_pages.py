@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from skipkb.catalog.loading import load
 
@@ -41,20 +43,20 @@ def test_a_table_filters_and_sorts(visit: Any) -> None:
     page = visit.open("tables/classification.html")
     page.wait_for_selector("table[data-skb-ready]")
     rows = page.locator("table[data-skb-table] tbody tr")
-    assert rows.count() == 2
+    expect(rows).to_have_count(2)
     page.locator(".dt-search input").fill("highway")
-    assert rows.count() == 1
-    assert "Highway" in rows.first.inner_text()
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("Highway")
     page.locator(".dt-search input").fill("")
     page.get_by_label("Merge", exact=True).select_option("add")
-    assert rows.count() == 1
-    assert "ResNet" in rows.first.inner_text()
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("ResNet")
     page.get_by_label("Merge", exact=True).select_option("")
     year = page.locator("th", has_text="Year")
     year.click()
-    assert "2015" in rows.first.inner_text()
+    expect(rows.first).to_contain_text("2015")
     year.click()
-    assert "2016" in rows.first.inner_text()
+    expect(rows.first).to_contain_text("2016")
 
 
 def test_a_table_is_sorted_with_the_keyboard(visit: Any) -> None:
@@ -64,7 +66,7 @@ def test_a_table_is_sorted_with_the_keyboard(visit: Any) -> None:
     target = header.locator("[tabindex='0']")
     (target.first if target.count() else header).focus()
     page.keyboard.press("Enter")
-    assert header.get_attribute("aria-sort") in ("ascending", "descending")
+    expect(header).to_have_attribute("aria-sort", re.compile("ascending|descending"))
 
 
 @pytest.mark.parametrize(
@@ -75,21 +77,21 @@ def test_the_search_page_finds(visit: Any, query: str, first: str) -> None:
     page = visit.open("search.html")
     page.wait_for_selector("#skb-search[data-skb-ready]")
     page.locator("#skb-search input").fill(query)
-    assert first in page.locator("#skb-results li").first.inner_text()
+    expect(page.locator("#skb-results li").first).to_contain_text(first)
     assert visit.errors == []
     assert visit.outside == []
 
 
 def test_the_search_page_takes_filters_and_an_address(visit: Any) -> None:
-    page = visit.open("search.html", "?q=year:2021..2021")
+    page = visit.open("search.html", "?query=year:2021..2021")
     page.wait_for_selector("#skb-search[data-skb-ready]")
     results = page.locator("#skb-results li a")
-    assert [text.split(" (")[0] for text in results.all_inner_texts()] == ["SwinIR"]
+    expect(results).to_have_text(["SwinIR (2021)"])
     page.locator("#skb-search input").fill("")
     page.get_by_label("merge", exact=True).select_option("gate")
-    assert results.all_inner_texts() == ["Highway Networks (2015)"]
+    expect(results).to_have_text(["Highway Networks (2015)"])
     results.first.click()
-    assert "Highway" in page.locator("h1").inner_text()
+    expect(page.locator("h1")).to_contain_text("Highway")
 
 
 def test_the_search_box_of_the_theme_finds(visit: Any) -> None:
