@@ -70,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("list", _list, "List works, or with --models the models that can be built.")
-    sub.add_argument(
-        "--models", nargs="?", const="*", metavar="PATTERN", help="list model names, such as '*resnet*'"
-    )
+    sub.add_argument("--models", nargs="?", const="*", metavar="PATTERN", help="list model names, such as '*resnet*'")
     _add_filters(sub)
 
     sub = command("search", _search, "Search the catalogue.")
@@ -99,9 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     sub.add_argument("--jobs", type=_positive, default=None, help="entries at a time (one for each core)")
     sub.add_argument("--resume", action="store_true", help="skip entries that already passed unchanged")
-    sub.add_argument(
-        "--record", action="store_true", help="commit counted figures and results under catalog/evidence"
-    )
+    sub.add_argument("--record", action="store_true", help="commit counted figures and results under catalog/evidence")
     sub.add_argument("--time-limit", type=_positive, default=300, help="seconds for one entry (300)")
     sub.add_argument("--memory-limit", type=_positive, default=6, help="GiB for one entry (6)")
 
@@ -166,18 +162,12 @@ def _list(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UseError(str(error)) from None
     if arguments.json:
-        _print_json(
-            [
-                {"key": w.key, "name": w.name, "year": w.year, "folder": w.folder, "runs": w.runs, "contribution": w.contribution}
-                for w in works
-            ]
-        )  # fmt: skip
+        columns = ("key", "name", "year", "folder", "runs", "contribution")
+        _print_json([{column: getattr(work, column) for column in columns} for work in works])
         return FINE
     width = max((len(work.key) for work in works), default=0)
     for work in works:
-        print(
-            f"{work.key:{width}}  {work.year}  {'runs' if work.runs else '    '}  {work.name}: {work.contribution}"
-        )
+        print(f"{work.key:{width}}  {work.year}  {'runs' if work.runs else '    '}  {work.name}: {work.contribution}")
     return FINE
 
 

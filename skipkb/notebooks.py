@@ -93,7 +93,7 @@ def _execute(work: Work, timeout: int) -> Executed:
         return Executed(work.key, ok=True, cached=True, seconds=0.0)
     start = time.monotonic()
     wanted = content_hash(work)
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     finished = subprocess.run(
         [sys.executable, "-c", _EXECUTE, str(notebook_file(work.folder, work.key)), str(timeout)],
         cwd=ROOT,

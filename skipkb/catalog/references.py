@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from skipkb.catalog.problems import Problem
 
 FILE = "references.bib"
+MAX_BYTES = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,16 @@ class Reference:
 
 def read_references(directory: Path, problems: list[Problem]) -> dict[str, Reference]:
     """Read references.bib under ``directory``; mistakes are appended to ``problems``."""
-    import bibtexparser
     from bibtexparser import middlewares
+    from bibtexparser.entrypoint import parse_string
+    from bibtexparser.model import ImplicitComment
 
     logging.getLogger("bibtexparser").setLevel(logging.CRITICAL)  # its warnings become problems below
     try:
+        size = (directory / FILE).stat().st_size
+        if size > MAX_BYTES:
+            problems.append(Problem(FILE, 0, 0, "", f"the file has {size:,} bytes; at most {MAX_BYTES:,} are read"))
+            return {}
         text = (directory / FILE).read_bytes().decode("utf-8")
     except OSError as error:
         problems.append(Problem(FILE, 0, 0, "", f"cannot be read: {error.strerror}"))
@@ -43,7 +50,7 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
     except UnicodeDecodeError:
         problems.append(Problem(FILE, 0, 0, "", "not UTF-8; save the file as UTF-8"))
         return {}
-    library = bibtexparser.parse_string(
+    library = parse_string(
         text,
         append_middleware=[
             middlewares.LatexDecodingMiddleware(),
@@ -52,8 +59,15 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
         ],
     )
     for block in library.failed_blocks:
-        reason = str(block.error).split(" Note:")[0].replace("\n", " ").strip() or type(block).__name__
+        reason = getattr(block.error, "abort_reason", None) or str(block.error)
+        reason = " ".join(reason.split(" Note:")[0].split())
         problems.append(Problem(FILE, (block.start_line or 0) + 1, 1, "", f"broken BibTeX record: {reason}"))
+
+    for comment in library.comments:
+        lost = [line for line in comment.comment.splitlines() if line.strip() and not line.strip().startswith("%")]
+        if lost and isinstance(comment, ImplicitComment):
+            message = f"text outside any record: {lost[0].strip()[:60]!r}; a comment line starts with %"
+            problems.append(Problem(FILE, (comment.start_line or 0) + 1, 1, "", message))
 
     references: dict[str, Reference] = {}
     for entry in library.entries:
@@ -63,8 +77,8 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
         if missing:
             problems.append(Problem(FILE, line, 1, entry.key, f"the record lacks {', '.join(missing)}"))
             continue
-        if not str(fields["year"]).isdigit():
-            problems.append(Problem(FILE, line, 1, entry.key, f"year {fields['year']!r} is not a number"))
+        if not re.fullmatch("[0-9]{4}", str(fields["year"])):
+            problems.append(Problem(FILE, line, 1, entry.key, f"year {fields['year']!r} is no year"))
             continue
         venue = next(
             (fields[name] for name in ("journal", "booktitle", "school", "publisher") if fields.get(name)), ""

@@ -71,16 +71,17 @@ def _check_names(
 ) -> None:
     owners: dict[str, str] = {}
     for key, work in works.items():
-        names = [(("name",), work.name), *((("aliases", i), alias) for i, alias in enumerate(work.aliases))]
-        for path, name in names:
+        names: list[tuple[KeyPath, str]] = [(("key",), key), (("name",), work.name)]
+        names += [(("aliases", i), alias) for i, alias in enumerate(work.aliases)]
+        for place, name in names:
             owner = owners.setdefault(name.casefold(), key)
             if owner != key:
                 message = f"{name!r} is already a name of {documents[owner].file}"
-                problems.append(documents[key].problem(path, message))
+                problems.append(documents[key].problem(place, message))
     builders: dict[str, str] = {}
     for key, work in works.items():
         for index, variant in enumerate(work.variants):
-            path = ("variants", index, "name")
+            path: KeyPath = ("variants", index, "name")
             if variant.name in builders:
                 message = (
                     f"variant {variant.name!r} is already built by {documents[builders[variant.name]].file}"
@@ -130,11 +131,11 @@ def _check_implementation(work: Work, document: Document, problems: list[Problem
         )
         problems.append(document.problem(("smoke",), message))
     for path, target in _import_paths(work):
-        if message := unresolved(target):
-            problems.append(document.problem(path, message))
+        if reason := unresolved(target):
+            problems.append(document.problem(path, reason))
     for path, test in _test_paths(work):
-        if message := missing_test(test):
-            problems.append(document.problem(path, message))
+        if reason := missing_test(test):
+            problems.append(document.problem(path, reason))
 
 
 def _import_paths(work: Work) -> Iterable[tuple[KeyPath, str]]:
@@ -161,22 +162,25 @@ def unresolved(import_path: str) -> str | None:
     file = PACKAGE.parent / Path(*module.split(".")).with_suffix(".py")
     if not file.is_file():
         return f"there is no module {module!r}"
-    if name not in _top_level_names(file):
-        return f"module {module!r} defines no {name!r} at its top level"
-    return None
+    try:
+        names = _top_level_names(file)
+    except (SyntaxError, ValueError) as error:
+        return f"module {module!r} cannot be parsed: {error}"
+    return None if name in names else f"module {module!r} defines no {name!r} at its top level"
 
 
 def missing_test(test: str) -> str | None:
     """Why ``tests/file.py::name`` does not exist, or None; a wheel carries no tests, so nothing is said there."""
     file, _, name = test.partition("::")
-    if not (PACKAGE.parent / "tests").is_dir():
+    if (PACKAGE / "_catalog").is_dir():
         return None
     path = PACKAGE.parent / file
     if not path.is_file():
         return f"there is no file {file}"
-    if name and name not in _top_level_names(path):
-        return f"{file} defines no {name}"
-    return None
+    try:
+        return f"{file} defines no {name}" if name and name not in _top_level_names(path) else None
+    except (SyntaxError, ValueError) as error:
+        return f"{file} cannot be parsed: {error}"
 
 
 @cache

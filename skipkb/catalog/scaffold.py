@@ -119,7 +119,7 @@ def scaffold(root: Path, key: str, *, folder: str, name: str | None = None) -> l
         "function": module,
         "cls": "".join(part.capitalize() for part in re.split("[-_]", key)),
     }
-    cells = [
+    cells: list[dict[str, object]] = [
         {"cell_type": kind, "id": f"{module[:40]}-{number}", "metadata": {}, "source": text.format(**words)}
         | ({"execution_count": None, "outputs": []} if kind == "code" else {})
         for number, (kind, text) in enumerate(_CELLS)

@@ -25,7 +25,7 @@ def api_pages() -> dict[str, str]:
     for name, summary in _PAGES.items():
         module: Any = package if name == PACKAGE.name else package[name.removeprefix(f"{PACKAGE.name}.")]
         pages[f"api/{name}.md"] = _page(package, module, name, summary)
-    entries = "".join(f'- [`{name}`]({name}.md): {summary}\n' for name, summary in _PAGES.items())
+    entries = "".join(f"- [`{name}`]({name}.md): {summary}\n" for name, summary in _PAGES.items())
     pages["api/index.md"] = f"# API reference\n\n{entries}"
     return pages
 
@@ -120,4 +120,3 @@ def _plain(text: str) -> str:
     text = re.sub(r":\w+:`~?\.?([^`]*)`", r"`\1`", text).replace("``", "`")
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
-

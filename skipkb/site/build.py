@@ -46,7 +46,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
 
     say(f"1/5 {len(catalogue.entries)} method pages")
     works = list(catalogue.entries.values())
-    numbers = {table.key: table.number for table in catalogue.survey.tables}
+    numbers: dict[str, str] = {table.key: table.number for table in catalogue.survey.tables}
     for work in works:
         page = method_page(work, numbers, ledgers, notebook_section(work, output))
         write_text(output / "methods" / f"{work.key}.md", page)

@@ -20,6 +20,7 @@ def errata_page(catalogue: Catalogue) -> str:
         for work in catalogue.entries.values()
         for number, erratum in enumerate(work.errata, start=1)
     ]
+    headers = ("Work", "Where", "Type", "The survey says", "What we found", "Status")
     return f"""---
 title: Errata
 hide: [toc]
@@ -27,9 +28,9 @@ hide: [toc]
 
 # Errata of the survey
 
-<p>{len(rows)} places where the survey or its project page differs from what we found, each with its evidence. The list is
-meant as help: a survey of two hundred works cannot be without slips, and a reader should meet the right value in the
-place where the slip stands. Corrections of our corrections are welcome.</p>
+<p>{len(rows)} places where the survey or its project page differs from what we found, each with its evidence. The
+list is meant as help: a survey of two hundred works cannot be without slips, and a reader should meet the right
+value in the place where the slip stands. Corrections of our corrections are welcome.</p>
 
-{table(("Work", "Where", "Type", "The survey says", "What we found", "Status"), rows, caption="Errata", interactive="errata")}
+{table(headers, rows, caption="Errata", interactive="errata")}
 """

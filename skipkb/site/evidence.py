@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.ledger import Ledgers, is_stale
-from skipkb.site.text import escape, table
+from skipkb.site.text import escape, table, verdict
 
 
 def evidence_page(catalogue: Catalogue, ledgers: Ledgers) -> str:
@@ -16,13 +16,12 @@ def evidence_page(catalogue: Catalogue, ledgers: Ledgers) -> str:
         work = catalogue.entries[key]
         holding = sum(check.ok for check in report.checks.values())
         state = "stale" if is_stale(report, work) else "holds" if report.ok else "fails"
-        kind = "checked" if state == "holds" else "unverified"
         rows.append(
             [
                 f'<a href="methods/{key}.html#evidence">{escape(work.name)}</a>',
                 escape(report.device.name),
                 escape(report.device.kind),
-                f'<span class="skb-mark skb-{kind}">{state}</span>',
+                verdict(state, good=state == "holds"),
                 f"{holding} of {len(report.checks)}",
                 f"{report.date:%Y-%m-%d}",
                 escape(report.versions.get("torch", "")),
@@ -33,6 +32,9 @@ def evidence_page(catalogue: Catalogue, ledgers: Ledgers) -> str:
     missing = [work.name for work in catalogue.entries.values() if work.runs and work.key not in recorded]
     note = f"<p>Not recorded yet: {escape(', '.join(missing))}.</p>" if missing else ""
     gpu = any(report.device.kind == "cuda" for report in ledgers.latest.values())
+    headers = ("Entry", "Device", "Kind", "State", "Checks that hold", "Date", "torch", "Time")
+    body = table(headers, rows, caption="Recorded runs", interactive="evidence")
+    unseen = "" if gpu else " Nothing has been run on a GPU yet."
     return f"""---
 title: Evidence
 hide: [toc]
@@ -40,11 +42,11 @@ hide: [toc]
 
 # Evidence
 
-<p>Every entry with code must pass one contract: its models are built and counted at full size without allocating them, a
-small configuration runs on real pictures, trains, is saved, loaded and exported. Each check leaves a number. A result
-whose model has changed since is shown as stale.{"" if gpu else " Nothing has been run on a GPU yet."}</p>
+<p>Every entry with code must pass one contract: its models are built and counted at full size without
+allocating them, a small configuration runs on real pictures, trains, is saved, loaded and exported. Each check
+leaves a number. A result whose model has changed since is shown as stale.{unseen}</p>
 
-{table(("Entry", "Device", "Kind", "State", "Checks that hold", "Date", "torch", "Time"), rows, caption="Recorded runs", interactive="evidence")}
+{body}
 
 {note}
 """

@@ -25,8 +25,8 @@ def skip_figure(name: str, skips: Sequence[Skip]) -> str:
     )
     rows = "".join(_row(skip, number * _ROW) for number, skip in enumerate(skips))
     return (
-        f'<svg class="skb-figure" viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="skip-title skip-description" '
-        f'xmlns="http://www.w3.org/2000/svg"><title id="skip-title">{title}</title>'
+        f'<svg class="skb-figure" viewBox="0 0 {_WIDTH} {height}" xmlns="http://www.w3.org/2000/svg" '
+        f'role="img" aria-labelledby="skip-title skip-description"><title id="skip-title">{title}</title>'
         f'<desc id="skip-description">{html.escape(sentences)}</desc>{rows}</svg>'
     )
 

@@ -34,8 +34,9 @@ def sources(work: Work) -> Iterator[Source]:
     for variant in work.variants:
         if variant.published:
             yield variant.published.source
-    for thing in (*work.code, *work.results, *work.peers):
-        yield thing.source
+    yield from (repository.source for repository in work.code)
+    yield from (result.source for result in work.results)
+    yield from (peer.source for peer in work.peers)
     for erratum in work.errata:
         yield erratum.evidence
 
@@ -51,7 +52,10 @@ def _coverage(catalogue: Catalogue, ledgers: Ledgers) -> str:
         (f"{rows_here} of {rows_total}", "rows of the survey's four tables"),
         (f"{sum(work.runs for work in methods)} of {len(methods)}", "methods in the catalogue run here"),
         (str(sum(len(work.variants) for work in works)), "models with exact parameter counts"),
-        (f"{len(passed & set(catalogue.entries))} of {sum(work.runs for work in works)}", "running methods have passed the contract"),
+        (
+            f"{sum(work.key in passed for work in works)} of {sum(work.runs for work in works)}",
+            "have passed the contract",
+        ),
         (f"{len(verified)} of {len(works)}", "entries whose every figure is verified"),
         (str(sum(len(work.errata) for work in works)), "errata of the survey"),
     )

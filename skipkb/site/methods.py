@@ -13,7 +13,7 @@ from skipkb.evidence.ledger import Ledgers
 from skipkb.evidence.results import Report
 from skipkb.evidence.sources import source_sha256
 from skipkb.site.figure import skip_figure
-from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table
+from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table, verdict
 
 
 def method_page(work: Work, numbers: Mapping[str, str], ledgers: Ledgers, notebook: str) -> str:
@@ -61,9 +61,7 @@ def _paper(work: Work) -> str:
     if work.paper.url:
         links.append(link(work.paper.url))
     tags = [*work.tasks, *work.themes, *work.explanations]
-    chips = " ".join(
-        f'<a class="skb-chip" href="../search.html?query={escape(tag)}">{escape(tag)}</a>' for tag in tags
-    )
+    chips = " ".join(f'<a class="skb-chip" href="../search.html?query={escape(tag)}">{escape(tag)}</a>' for tag in tags)
     authors = escape(", ".join(work.authors))
     return (
         f'<p class="skb-paper">{authors}. <cite>{escape(work.title)}</cite>. {escape(work.venue)}, {work.year}. '
@@ -74,12 +72,9 @@ def _paper(work: Work) -> str:
 def _skips(work: Work) -> str:
     if not work.skips:
         return ""
-    rows = [
-        [escape(s.start), escape(s.end), escape(s.merge), escape(s.span), escape(s.shortcut)] for s in work.skips
-    ]
-    return (
-        f"<figure>{skip_figure(work.name, work.skips)}</figure>\n\n"
-        + table(("From", "To", "Merge", "Span", "On the shortcut"), rows, caption="Skip connections")
+    rows = [[escape(s.start), escape(s.end), escape(s.merge), escape(s.span), escape(s.shortcut)] for s in work.skips]
+    return f"<figure>{skip_figure(work.name, work.skips)}</figure>\n\n" + table(
+        ("From", "To", "Merge", "Span", "On the shortcut"), rows, caption="Skip connections"
     )
 
 
@@ -116,11 +111,11 @@ def _variant_row(variant: Variant, counts: Counts | None) -> list[str]:
 
     def agreement(declared: int, name: str) -> str:
         if counted is None:
-            return "<td>not counted</td>"
+            return "not counted"
         found = counted[name]
         if found == declared:
-            return '<td><span class="skb-mark skb-checked">equal</span></td>'
-        return f'<td><span class="skb-mark skb-unverified">differs: {found:,}</span></td>'
+            return verdict("equal", good=True)
+        return verdict(f"differs: {found:,}", good=False)
 
     return [
         f'<code>{escape(variant.name)}</code><br><span class="skb-small">{escape(variant.title)}</span>',
@@ -137,14 +132,21 @@ def _variant_row(variant: Variant, counts: Counts | None) -> list[str]:
 
 def _checkpoints(work: Work) -> str:
     rows = [
-        [f"<code>{escape(v.name)}</code>", escape(s.library), f"<code>{escape(s.constructor)}</code>", f"<code>{escape(s.test)}</code>"]
+        [
+            f"<code>{escape(v.name)}</code>",
+            escape(s.library),
+            f"<code>{escape(s.constructor)}</code>",
+            f"<code>{escape(s.test)}</code>",
+        ]
         for v in work.variants
         for s in v.state_dicts
-    ]  # fmt: skip
+    ]
     if not rows:
         return ""
     return "\n" + table(
-        ("Model", "Checkpoints of", "Built there by", "Proved by"), rows, caption="Checkpoints that load without renaming"
+        ("Model", "Checkpoints of", "Built there by", "Proved by"),
+        rows,
+        caption="Checkpoints that load without renaming",
     )
 
 
@@ -170,7 +172,7 @@ def errata_list(work: Work) -> str:
     """The errata of one work as a list, each with an address of its own."""
     items = [
         f'<li id="erratum-{number}"><strong>{escape(e.where)}</strong>, {escape(e.type)} '
-        f'<span class="skb-mark skb-{"checked" if e.status == "confirmed" else "unverified"}">{escape(e.status)}</span> '
+        f"{verdict(e.status, good=e.status == 'confirmed')} "
         f"{source_mark(e.evidence)}<br>Survey: {escape(e.says)}<br>Truth: {escape(e.truth)}</li>"
         for number, e in enumerate(work.errata, start=1)
     ]
@@ -179,17 +181,32 @@ def errata_list(work: Work) -> str:
 
 def _code(work: Work) -> str:
     rows = [
-        [link(r.url), escape(r.role), escape(r.framework), escape(r.licence or "not stated"), f"{escape(r.holds)} {source_mark(r.source)}"]
+        [
+            link(r.url),
+            escape(r.role),
+            escape(r.framework),
+            escape(r.licence or "not stated"),
+            f"{escape(r.holds)} {source_mark(r.source)}",
+        ]
         for r in work.code
-    ]  # fmt: skip
-    return table(("Repository", "Role", "Framework", "Licence", "What it holds"), rows, caption="Repositories") if rows else ""
+    ]
+    return (
+        table(("Repository", "Role", "Framework", "Licence", "What it holds"), rows, caption="Repositories")
+        if rows
+        else ""
+    )
 
 
 def _peers(work: Work) -> str:
     rows = [
-        [escape(f"{p.package} {p.version}"), f"<code>{escape(p.constructor)}</code>", number_cell(p.parameters), f"{escape(p.difference)} {source_mark(p.source)}"]
+        [
+            escape(f"{p.package} {p.version}"),
+            f"<code>{escape(p.constructor)}</code>",
+            number_cell(p.parameters),
+            f"{escape(p.difference)} {source_mark(p.source)}",
+        ]
         for p in work.peers
-    ]  # fmt: skip
+    ]
     return table(("Library", "Constructor", "Parameters", "Difference"), rows, caption="Peers") if rows else ""
 
 
@@ -206,7 +223,10 @@ def _deviations(work: Work) -> str:
         return ""
     if not work.deviations:
         return "<p>None known.</p>\n"
-    items = [f"<li>{escape(d.what)} Why: {escape(d.reason)} Pinned by <code>{escape(d.test)}</code>.</li>" for d in work.deviations]
+    items = [
+        f"<li>{escape(d.what)} Why: {escape(d.reason)} Pinned by <code>{escape(d.test)}</code>.</li>"
+        for d in work.deviations
+    ]
     return "<ul>" + "\n".join(items) + "</ul>\n"
 
 
@@ -224,34 +244,27 @@ def _evidence(work: Work, ledgers: Ledgers) -> str:
 
 def _report(report: Report, *, stale: bool) -> str:
     rows = [
-        [escape(name), f'<span class="skb-mark skb-{"checked" if c.ok else "unverified"}">{"holds" if c.ok else "fails"}</span>', escape(figure(c.value, c.unit)), escape(f"{c.relation} {figure(c.limit, c.unit)}"), escape(c.detail)]
+        [escape(name), verdict("holds" if c.ok else "fails", good=c.ok), escape(c.statement), escape(c.detail)]
         for name, c in report.checks.items()
-    ]  # fmt: skip
+    ]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     warning = "<p><strong>Stale:</strong> the model has changed since.</p>\n" if stale else ""
     return (
         f"### On {heading(report.device.name)} ({heading(report.device.kind)})\n\n{warning}"
-        f"<p>{report.date:%Y-%m-%d}; {escape(versions)}; {report.seconds:.0f} s, {report.peak_mib:,} MiB at most.</p>\n\n"
-        + table(("Check", "Result", "Measured", "Limit", "Detail"), rows, caption=f"Contract on {report.device.name}")
+        f"<p>{report.date:%Y-%m-%d}; {escape(versions)}; "
+        f"{report.seconds:.0f} s, {report.peak_mib:,} MiB at most.</p>\n\n"
+        + table(("Check", "Result", "Measured", "Detail"), rows, caption=f"Contract on {report.device.name}")
         + "\n"
     )
-
-
-def figure(value: float | None, unit: str) -> str:
-    """A measured value with its unit, as short as it stays true."""
-    if value is None:
-        return "none"
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-    return f"{text} {unit}".strip()
 
 
 def _implementation(work: Work) -> str:
     files = dict.fromkeys(_model_files(work))
     return "".join(
-        f'<details><summary><code>{escape(file.relative_to(PACKAGE.parent).as_posix())}</code></summary>\n\n'
+        f'<details markdown="1"><summary><code>{escape(file.relative_to(PACKAGE.parent).as_posix())}</code></summary>\n\n'
         f"{fence(file.read_text(encoding='utf-8'), 'python')}\n</details>\n"
         for file in files
-    ).replace("<details>", '<details markdown="1">')
+    )
 
 
 def _model_files(work: Work) -> Iterator[Path]:
@@ -263,9 +276,19 @@ def _model_files(work: Work) -> Iterator[Path]:
 def methods_index(works: Sequence[Work]) -> str:
     """The page that lists every entry."""
     rows = [
-        [f'<a href="{w.key}.html">{escape(w.name)}</a>', f"<td>{w.year}</td>", escape(", ".join(w.tasks)), escape(", ".join(w.merges)), "yes" if w.runs else "no", escape(w.contribution)]
+        [
+            f'<a href="{w.key}.html">{escape(w.name)}</a>',
+            f"<td>{w.year}</td>",
+            escape(", ".join(w.tasks)),
+            escape(", ".join(w.merges)),
+            "yes" if w.runs else "no",
+            escape(w.contribution),
+        ]
         for w in works
-    ]  # fmt: skip
+    ]
     return "# Methods\n\n" + table(
-        ("Method", "Year", "Tasks", "Merge", "Runs here", "What it changed"), rows, caption="All entries", interactive="methods"
+        ("Method", "Year", "Tasks", "Merge", "Runs here", "What it changed"),
+        rows,
+        caption="All entries",
+        interactive="methods",
     )

@@ -12,7 +12,10 @@ from skipkb.notebooks import executed_notebook, notebook_file
 from skipkb.site.math import with_mathml
 from skipkb.site.text import escape
 
-_NOTE = '!!! note "Shown without outputs"\n    `make notebooks` executes it and the next build of the site shows what came out.\n\n'
+_NOTE = """!!! note "Shown without outputs"
+    `make notebooks` executes it and the next build of the site shows what came out.
+
+"""
 
 
 def notebook_section(work: Work, pages: Path) -> str:

@@ -7,7 +7,11 @@ from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.tables import FORMATS, table_rows
 from skipkb.site.text import escape, link, source_mark, table
 
-_HEADERS = ("Method", "Year", "Data sets", "Code", "Merge", "Span", "Runs here", "Parameters", "Official code", "Licence")
+_HEADERS = (
+    *("Method", "Year", "Data sets", "Code", "Merge", "Span"),
+    *("Runs here", "Parameters", "Official code", "Licence"),
+)
+_DOWNLOADS = {"CSV": "csv", "TSV": "tsv", "LaTeX": "tex", "Markdown": "txt", "JSON": "json", "BibTeX": "bib"}
 
 
 def table_page(found: SurveyTable, catalogue: Catalogue) -> str:
@@ -16,10 +20,7 @@ def table_page(found: SurveyTable, catalogue: Catalogue) -> str:
     headers = ["Group", *_HEADERS] if found.key == "reconstruction" else list(_HEADERS)
     rows = [_row(work, found, with_group=len(headers) > len(_HEADERS)) for work in works]
     running = sum(work.runs for work in works)
-    downloads = " · ".join(
-        f'<a href="{found.key}.{suffix}" download>{name}</a>'
-        for name, suffix in (("CSV", "csv"), ("TSV", "tsv"), ("LaTeX", "tex"), ("Markdown", "txt"), ("JSON", "json"), ("BibTeX", "bib"))
-    )  # fmt: skip
+    downloads = " · ".join(f'<a href="{found.key}.{suffix}" download>{name}</a>' for name, suffix in _DOWNLOADS.items())
     return f"""---
 title: "Table {found.number}: {found.title}"
 hide: [toc]
@@ -49,7 +50,8 @@ def table_files(found: SurveyTable, catalogue: Catalogue) -> dict[str, str]:
 def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
     row = next(row for row in work.survey.rows if row.table == found.key)
     errata = {e.column: e for e in work.errata if e.column and e.where.startswith(f"Table {found.number}")}
-    reference = f" <span class=\"skb-nowrap\">{escape(f'[{work.survey.reference}]')}</span>" if work.survey.reference else ""
+    number = escape(f"[{work.survey.reference}]") if work.survey.reference else ""
+    reference = f' <span class="skb-nowrap">{number}</span>'
     name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
     official = [repository for repository in work.code if repository.role == "official"]
     sizes = sorted(variant.parameters for variant in work.variants)
@@ -63,7 +65,7 @@ def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
         escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
         "yes" if work.runs else "no",
         f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
-        "<br>".join(link(repository.url, repository.url.split("://")[1].rstrip("/")) for repository in official) or "none",
+        "<br>".join(link(r.url, r.url.split("://")[1].rstrip("/")) for r in official) or "none",
         escape(", ".join(dict.fromkeys(repository.licence or "not stated" for repository in official))),
     ]
     return [_group_cell(row), *cells] if with_group else cells
@@ -79,7 +81,8 @@ def _claim_cell(work: Work, claim: Claim, erratum: Erratum | None) -> str:
     verified = f"{escape(', '.join(claim.verified))} {source_mark(claim.source)}"
     if erratum is None:
         return f"<td>{verified}</td>"
-    return f'<td>{verified}<br><del title="as the survey prints it">{escape(claim.survey)}</del>{_flag(work, erratum)}</td>'
+    survey = f'<del title="as the survey prints it">{escape(claim.survey)}</del>'
+    return f"<td>{verified}<br>{survey}{_flag(work, erratum)}</td>"
 
 
 def _flag(work: Work, erratum: Erratum | None) -> str:
@@ -88,5 +91,5 @@ def _flag(work: Work, erratum: Erratum | None) -> str:
     number = work.errata.index(erratum) + 1
     return (
         f' <a class="skb-erratum" href="../methods/{work.key}.html#erratum-{number}" title="{escape(erratum.truth)}">'
-        f"erratum<span class=\"skb-hidden\"> {number} of {escape(work.name)}</span></a>"
+        f'erratum<span class="skb-hidden"> {number} of {escape(work.name)}</span></a>'
     )

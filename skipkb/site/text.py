@@ -10,7 +10,6 @@ from skipkb.catalog.entry import Source
 from skipkb.catalog.show import mark
 
 
-
 def escape(text: object) -> str:
     """Text for HTML and for HTML attributes.
 
@@ -33,6 +32,11 @@ def link(url: str, text: object | None = None) -> str:
     return f'<a href="{escape(url)}" rel="noopener">{shown}</a>'
 
 
+def verdict(word: str, *, good: bool) -> str:
+    """A small badge with a word that is good news or not."""
+    return f'<span class="skb-mark skb-{"checked" if good else "unverified"}">{escape(word)}</span>'
+
+
 def source_mark(source: Source) -> str:
     """A small badge that says how far a statement was checked, linked to its source."""
     words = mark(source)
@@ -44,7 +48,9 @@ def source_mark(source: Source) -> str:
     return f'<a href="{escape(source.url)}" rel="noopener">{badge}</a>' if source.url else badge
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str | None = None, interactive: str = "") -> str:
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str | None = None, interactive: str = ""
+) -> str:
     """An HTML table; the cells are HTML already.
 
     Args:
@@ -57,7 +63,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str
         lines.append(f"<caption>{escape(caption)}</caption>")
     lines.append("<thead><tr>" + "".join(f'<th scope="col">{escape(h)}</th>' for h in headers) + "</tr></thead>")
     lines.append("<tbody>")
-    lines += ["<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
+    for row in rows:
+        cells = (cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     lines.append("</tbody></table></div>")
     return "\n".join(lines) + "\n"
 

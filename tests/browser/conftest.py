@@ -50,6 +50,7 @@ def visit(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Visit]:
     result = Visit(page, BUILD / request.param)
     page.on("console", lambda message: result.errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: result.errors.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else result.outside.append(r.url))
+    inside = ("file:", "data:", "blob:")
+    page.on("request", lambda r: None if r.url.startswith(inside) else result.outside.append(r.url))
     yield result
     context.close()
