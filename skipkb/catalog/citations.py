@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from skipkb.catalog.index import query
+from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
-from skipkb.catalog.search import _BY_NAME, nearest
+from skipkb.catalog.search import BY_NAME, nearest
 
 
 def cite(*names: str) -> str:
@@ -24,7 +24,7 @@ def cite(*names: str) -> str:
 
 
 def _record(name: str) -> str:
-    rows = query(f"SELECT bibtex FROM entry WHERE id IN ({_BY_NAME})", [name, name])
+    rows = query(f"SELECT bibtex FROM entry WHERE id IN ({BY_NAME})", [folded(name)])
     if not rows:
         raise UnknownNameError("entry", name, nearest(name))
     return str(rows[0][0])

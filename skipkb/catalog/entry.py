@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 FOLDERS = (
     "classification",
@@ -41,15 +41,15 @@ def _http_url(value: str) -> str:
     return value
 
 
-def _no_control_characters(value: str) -> str:
+def _filled_in(value: str) -> str:
     if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
         raise ValueError("control characters are not allowed")
+    if re.match(r"TODO\b", value):
+        raise ValueError("still to be filled in")
     return value
 
 
-Text = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_no_control_characters)
-]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_filled_in)]
 Line = Annotated[Text, StringConstraints(pattern=r"^[^\n]*$", max_length=200)]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$", max_length=60)]
 Url = Annotated[str, AfterValidator(_http_url)]
@@ -58,9 +58,9 @@ Shape = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_len
 
 
 class Model(BaseModel):
-    """Base of all catalogue types: immutable, and closed to keys it does not know."""
+    """Base of all catalogue types: immutable, closed to keys it does not know, and strict ("5" is no number)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Source(Model):
@@ -212,7 +212,7 @@ class Variant(Model):
     """Name as people write it, such as "ResNet-50"."""
     build: ImportPath
     """Function that builds it, as package.module:function."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, JsonValue] = {}
     """Keyword arguments for the builder."""
     input: Shape
     """Shape of the input tensor for which output and MACs hold."""
@@ -235,12 +235,12 @@ class Smoke(Model):
     """A small configuration of the same code, which the contract really runs and trains."""
 
     build: ImportPath
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, JsonValue] = {}
     input: Shape
     """Batch, channels, height, width; the batch size is what the training check uses."""
     data: Literal["classification", "detection", "segmentation", "denoising", "super-resolution"]
     """Which real batch of skipkb.evidence.pictures feeds it."""
-    data_kwargs: dict[str, Any] = {}
+    data_kwargs: dict[str, JsonValue] = {}
     objective: ImportPath
     """The method's own loss, called as objective(output, target) -> scalar."""
     steps: Annotated[int, Field(ge=1, le=200)] = 20

@@ -15,7 +15,8 @@ from skipkb.catalog.paths import source_dir
 
 _COLUMNS = (
     "key", "name", "folder", "kind", "year", "title", "authors", "venue", "doi", "arxiv", "tasks", "themes",
-    "merges", "spans", "datasets", "official_code", "framework", "licence", "runs", "variants", "errata", "contribution",
+    "merges", "spans", "datasets", "official_code", "framework", "licence", "runs", "variants", "errata",
+    "contribution",
 )  # fmt: skip
 
 

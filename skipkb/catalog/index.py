@@ -7,7 +7,7 @@ table          holds
 =============  ==========================================================================
 meta           format, hash of the source files, survey.yaml as JSON
 entry          one row per work: the columns a list shows, and the whole entry as JSON
-name           every name and alias of a work
+name           key, name and aliases of a work, folded by ``folded``
 facet          entry, facet, value: what filters select on
 vocabulary     facet, value: every value a filter may name
 variant        one row per model that can be built
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
     from skipkb.catalog.loading import Catalogue
 
-FORMAT = "1"
+FORMAT = "2"
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,7 +45,7 @@ CREATE TABLE entry (
 );
 CREATE INDEX entry_year ON entry (year);
 CREATE TABLE name (
-    name TEXT NOT NULL COLLATE NOCASE, entry INTEGER NOT NULL, PRIMARY KEY (name, entry)
+    name TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (name, entry)
 ) WITHOUT ROWID;
 CREATE TABLE facet (
     facet TEXT NOT NULL, value TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (facet, value, entry)
@@ -56,7 +56,8 @@ CREATE TABLE variant (
     parameters INTEGER NOT NULL, macs INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE VIRTUAL TABLE entry_text USING fts5(
-    name, title, contribution, authors, description, skips, other, tokenize = 'porter unicode61 remove_diacritics 2', prefix = '3'
+    name, title, contribution, authors, description, skips, other,
+    tokenize = 'porter unicode61 remove_diacritics 2', prefix = '3'
 );
 CREATE VIRTUAL TABLE spelling USING fts5(name, entry UNINDEXED, tokenize = 'trigram');
 CREATE VIRTUAL TABLE trigram USING fts5vocab(spelling, row);
@@ -75,13 +76,9 @@ def source_hash(directory: Path) -> str:
 
 def _source_names(directory: Path) -> list[str]:
     names = ["references.bib", "survey.yaml"]
-    for folder in sorted(
-        entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name != "evidence"
-    ):
+    for folder in sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name != "evidence"):
         names += sorted(
-            f"{folder}/{entry.name}"
-            for entry in os.scandir(directory / folder)
-            if entry.name.endswith(".yaml")
+            f"{folder}/{entry.name}" for entry in os.scandir(directory / folder) if entry.name.endswith(".yaml")
         )
     return names
 
@@ -108,13 +105,19 @@ def query(sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
     try:
         return open_index().execute(sql, values).fetchall()
     except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:  # a wrong statement is no sign of damage
+        # a missing table or text that is not UTF-8 comes as OperationalError
+        if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
             raise
     forget()
     for path in paths.index_candidates():
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     return open_index().execute(sql, values).fetchall()
+
+
+def folded(name: str) -> str:
+    """``name`` as the index compares names: without case, with single spaces."""
+    return " ".join(name.casefold().encode("utf-8", "replace").decode("utf-8").split())
 
 
 def forget() -> None:
@@ -126,18 +129,16 @@ def forget() -> None:
 
 
 def _open_if_current(path: Path, wanted: str) -> sqlite3.Connection | None:
-    if not path.is_file():
-        return None
     connection = None
     try:
-        connection = sqlite3.connect(
-            f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
-        )
+        if not path.is_file():
+            return None
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
         found = connection.execute("SELECT value FROM meta WHERE key = 'source'").fetchone()
         if found == (wanted,):
             return connection
-    except sqlite3.Error:
-        pass  # corrupt or foreign: treated like a missing one
+    except (sqlite3.Error, OSError):
+        pass  # corrupt, foreign or out of reach: treated like a missing one
     if connection is not None:
         connection.close()
     return None
@@ -211,7 +212,8 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work) -> None:
     )
     names = [work.name, work.key, *work.aliases, *(variant.name for variant in work.variants)]
     connection.executemany(
-        "INSERT OR IGNORE INTO name VALUES (?, ?)", [(name, number) for name in (work.name, *work.aliases)]
+        "INSERT OR IGNORE INTO name VALUES (?, ?)",
+        [(folded(name), number) for name in (work.key, work.name, *work.aliases)],
     )
     skips = "; ".join(f"{s.merge} {s.span} skip from {s.start} to {s.end}, {s.shortcut}" for s in work.skips)
     other = [str(work.year), work.venue, work.kind, work.folder, *work.tasks, *work.datasets]
@@ -227,9 +229,7 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work) -> None:
             work.description, skips, " · ".join(other),
         ),
     )  # fmt: skip
-    connection.executemany(
-        "INSERT INTO spelling VALUES (?, ?)", [(name, number) for name in dict.fromkeys(names)]
-    )
+    connection.executemany("INSERT INTO spelling VALUES (?, ?)", [(name, number) for name in dict.fromkeys(names)])
 
 
 def facets(work: Work) -> Iterator[tuple[str, str]]:

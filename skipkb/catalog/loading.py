@@ -23,6 +23,8 @@ from skipkb.catalog.yamlfile import Document, KeyPath, read_yaml
 
 T = typing.TypeVar("T", bound=BaseModel)
 
+_ELSEWHERE = f"would be ignored here; an entry is a file KEY.yaml in one of the folders {', '.join(FOLDERS)}"
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -53,6 +55,7 @@ def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]
     references = read_references(directory, problems)
     survey_document = read_yaml(directory / "survey.yaml", "survey.yaml", problems)
     survey = validate(survey_document, SurveyFile, problems) if survey_document else None
+    problems += [Problem(name, 0, 0, "", _ELSEWHERE) for name in _misplaced_files(directory)]
 
     documents: dict[str, Document] = {}
     works: dict[str, Work] = {}
@@ -99,21 +102,43 @@ def entry_files(directory: Path) -> list[Path]:
     return [path for folder in FOLDERS for path in sorted((directory / folder).glob("*.yaml"))]
 
 
+def _misplaced_files(directory: Path) -> list[str]:
+    """YAML files where nobody looks for entries, such as in a misspelt folder."""
+    known = {directory / "survey.yaml", *entry_files(directory)}
+    found = {path for ending in ("yaml", "yml") for path in directory.rglob(f"*.{ending}")}
+    return sorted(path.relative_to(directory).as_posix() for path in found - known)
+
+
 def validate(document: Document, model: type[T], problems: list[Problem]) -> T | None:
     """Check ``document`` against ``model``; each complaint is located and says what is allowed."""
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            problems.append(_problem(document, model, detail))
+        details = error.errors(include_url=False)
+        places = [_place(document.data, detail) for detail in details]
+        for detail, path in zip(details, places, strict=True):
+            # a list that may also be a mapping is refused as both; the complaint inside it says enough
+            deeper = any(len(other) > len(path) and other[: len(path)] == path for other in places)
+            if not (deeper and detail["type"] in ("list_type", "dict_type")):
+                problems.append(_problem(document, model, detail, path))
         return None
 
 
-def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
+def _place(data: Any, detail: ErrorDetails) -> KeyPath:
+    """Path to what pydantic complains about; its location also names members of unions, which are no places."""
+    path: list[str | int] = []
+    part: Any
+    for part in detail["loc"]:
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and part in range(len(data))):
+            path.append(part)
+            data = data[part]
+    return (*path, detail["loc"][-1]) if detail["type"] == "missing" else tuple(path)
+
+
+def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails, path: KeyPath) -> Problem:
     kind, context = detail["type"], detail.get("ctx", {})
-    path: KeyPath = tuple(part for part in detail["loc"] if _is_place(part))
-    if kind in ("extra_forbidden", "missing"):  # here the last part is always a key, however odd
-        path = (*(part for part in detail["loc"][:-1] if _is_place(part)), detail["loc"][-1])
+    found = repr(detail["input"])
+    found = found if len(found) <= 80 else found[:77] + "..."
     if kind == "extra_forbidden":
         allowed = _fields_at(model, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), allowed, n=1)
@@ -123,23 +148,14 @@ def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -
     if kind == "missing":
         return document.problem(path, "this key is required and missing")
     if kind in ("literal_error", "enum"):
-        message = (
-            f"{detail['input']!r} is not allowed; allowed: {str(context['expected']).replace(' or ', ', ')}"
-        )
+        message = f"{found} is not allowed; allowed: {str(context['expected']).replace(' or ', ', ')}"
     elif kind == "string_pattern_mismatch":
-        message = f"{detail['input']!r} does not have the form {context['pattern']}"
+        message = f"{found} does not have the form {context['pattern']}"
     elif kind == "value_error":
-        found = f"{detail['input']!r}: " if isinstance(detail["input"], str) else ""
-        message = f"{found}{context['error']}"
+        message = f"{found}: {context['error']}" if isinstance(detail["input"], str) else str(context["error"])
     else:
-        shown = repr(detail["input"])
-        message = f"{detail['msg']} (found {shown if len(shown) <= 80 else shown[:77] + '...'})"
+        message = f"{detail['msg']} (found {found})"
     return document.problem(path, message)
-
-
-def _is_place(part: int | str) -> bool:
-    """Whether part of pydantic's location is a place in the file and not the name of a union's member."""
-    return isinstance(part, int) or not any(mark in part for mark in "[](), ") or part == ""
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:

@@ -18,18 +18,24 @@ def source_dir() -> Path:
 def index_candidates() -> list[Path]:
     """Places for the compiled index, best first: with the sources, else in the user's cache."""
     source = source_dir()
-    beside = (
-        source / "index.sqlite" if source.name == "_catalog" else source.parent / "build" / "index.sqlite"
-    )
-    return [beside, user_cache_dir() / "index.sqlite"]
+    beside = source / "index.sqlite" if source.name == "_catalog" else source.parent / "build" / "index.sqlite"
+    try:
+        return [beside, user_cache_dir() / "index.sqlite"]
+    except RuntimeError:  # a user without a home directory, as in some containers
+        return [beside]
 
 
 def user_cache_dir() -> Path:
-    """The platform's cache directory for skipkb (not created here)."""
+    """The platform's cache directory for skipkb (not created here).
+
+    Raises:
+        RuntimeError: when the user has no home directory.
+    """
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        named = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the specification has relative paths ignored
+        base = named if named.is_absolute() else Path.home() / ".cache"
     return base / "skipkb"

@@ -80,17 +80,13 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
         if not re.fullmatch("[0-9]{4}", str(fields["year"])):
             problems.append(Problem(FILE, line, 1, entry.key, f"year {fields['year']!r} is no year"))
             continue
-        venue = next(
-            (fields[name] for name in ("journal", "booktitle", "school", "publisher") if fields.get(name)), ""
-        )
+        venue = next((fields[name] for name in ("journal", "booktitle", "school", "publisher") if fields.get(name)), "")
         if not venue and fields.get("archiveprefix", "").lower() == "arxiv":
             venue = "arXiv"
         references[entry.key] = Reference(
             key=entry.key,
             title=" ".join(str(fields["title"]).split()),
-            authors=tuple(
-                " ".join([*name.first, *name.von, *name.last, *name.jr]) for name in fields["author"]
-            ),
+            authors=tuple(" ".join([*name.first, *name.von, *name.last, *name.jr]) for name in fields["author"]),
             year=int(fields["year"]),
             venue=" ".join(str(venue).split()),
             doi=fields.get("doi"),

@@ -45,9 +45,7 @@ def _check_rows(
                 problems.append(survey_document.problem(place, f"{key!r} stands twice in this table"))
             listed.add((table.key, key))
             if key not in works:
-                problems.append(
-                    survey_document.problem(place, f"there is no valid entry {key!r} for this row")
-                )
+                problems.append(survey_document.problem(place, f"there is no valid entry {key!r} for this row"))
             elif all(row.table != table.key for row in works[key].survey.rows):
                 message = f"entry {key!r} describes no row of table {table.key!r} under survey.rows"
                 problems.append(survey_document.problem(place, message))
@@ -57,18 +55,14 @@ def _check_rows(
     for key, work in works.items():
         for index, row in enumerate(work.survey.rows):
             if (row.table, key) not in listed:
-                message = (
-                    f"survey.yaml lists no row {key!r} in table {row.table!r}; add it in the survey's order"
-                )
+                message = f"survey.yaml lists no row {key!r} in table {row.table!r}; add it in the survey's order"
                 problems.append(documents[key].problem(("survey", "rows", index, "table"), message))
         if not work.survey.rows and not work.survey.sections:
             message = "the entry is in no table row and no section of the survey"
             problems.append(documents[key].problem(("survey",), message))
 
 
-def _check_names(
-    works: Mapping[str, Work], documents: Mapping[str, Document], problems: list[Problem]
-) -> None:
+def _check_names(works: Mapping[str, Work], documents: Mapping[str, Document], problems: list[Problem]) -> None:
     owners: dict[str, str] = {}
     for key, work in works.items():
         names: list[tuple[KeyPath, str]] = [(("key",), key), (("name",), work.name)]
@@ -83,9 +77,7 @@ def _check_names(
         for index, variant in enumerate(work.variants):
             path: KeyPath = ("variants", index, "name")
             if variant.name in builders:
-                message = (
-                    f"variant {variant.name!r} is already built by {documents[builders[variant.name]].file}"
-                )
+                message = f"variant {variant.name!r} is already built by {documents[builders[variant.name]].file}"
                 problems.append(documents[key].problem(path, message))
             elif variant.name in works and variant.name != key:
                 message = f"variant {variant.name!r} has the key of another entry"
@@ -126,9 +118,7 @@ def _check_implementation(work: Work, document: Document, problems: list[Problem
         message = "no variants: say under implementation whether code is planned or not applicable, and why"
         problems.append(document.problem((), message))
     if bool(work.variants) != bool(work.smoke):
-        message = (
-            "variants and smoke go together: the contract runs the small configuration given under smoke"
-        )
+        message = "variants and smoke go together: the contract runs the small configuration given under smoke"
         problems.append(document.problem(("smoke",), message))
     for path, target in _import_paths(work):
         if reason := unresolved(target):

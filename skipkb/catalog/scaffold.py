@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from skipkb.catalog.files import write_text
 _ENTRY = """\
 # yaml-language-server: $schema=../schema.json
 key: {key}
-name: {name}
+name: {name_in_yaml}
 kind: method
 contribution: TODO one line, what the work changed
 description: >
@@ -31,7 +32,7 @@ skips:
     shortcut: TODO
 variants:
   - name: {key}
-    title: {name}
+    title: {name_in_yaml}
     build: skipkb.models.{folder}.{module}:{function}
     input: [1, 3, 224, 224]
     output: [1, 1000]
@@ -99,21 +100,22 @@ def scaffold(root: Path, key: str, *, folder: str, name: str | None = None) -> l
     Raises:
         ValueError: for a key or folder that cannot be, or a file that exists already (nothing is then written).
     """
-    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", key):
+    module = key.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", key) or len(key) > 60:
         raise ValueError(
-            f"key {key!r}: use lower-case letters, digits and single hyphens, starting with a letter"
+            f"key {key!r}: use lower-case letters, digits and single hyphens, starting with a letter, at most 60"
         )
+    if keyword.iskeyword(module):
+        raise ValueError(f"key {key!r} is a word of Python's own and cannot name a module")
     if folder not in FOLDERS:
         raise ValueError(f"there is no folder {folder!r}; folders: {', '.join(FOLDERS)}")
     name = name or key
     if not name.isprintable() or any(mark in name for mark in "\"'\\{}:#") or not name.strip():
-        raise ValueError(
-            f"name {name!r}: start with plain letters and digits; the entry can be edited afterwards"
-        )
-    module = key.replace("-", "_")
+        raise ValueError(f"name {name!r}: start with plain letters and digits; the entry can be edited afterwards")
     words = {
-        "key": key,
+        "key": _as_yaml(key),
         "name": name,
+        "name_in_yaml": _as_yaml(name),
         "folder": folder,
         "module": module,
         "function": module,
@@ -135,7 +137,7 @@ def scaffold(root: Path, key: str, *, folder: str, name: str | None = None) -> l
         root / "skipkb" / "models" / folder / f"{module}.py": _MODEL.format(**words),
         root / "notebooks" / folder / f"{key}.ipynb": json.dumps(notebook, indent=1) + "\n",
     }
-    for path in files:
+    for path in (*files, *(root / "catalog" / other / f"{key}.yaml" for other in FOLDERS)):
         if path.exists():
             raise ValueError(f"{path} exists already; nothing was written")
     package = root / "skipkb" / "models" / folder / "__init__.py"
@@ -144,3 +146,14 @@ def scaffold(root: Path, key: str, *, folder: str, name: str | None = None) -> l
     for path, text in files.items():
         write_text(path, text)
     return list(files)
+
+
+def _as_yaml(text: str) -> str:
+    """``text`` as a YAML string, quoted where it would be something else (``no`` is a truth value, ``- x`` a list)."""
+    import yaml
+
+    try:
+        plain = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text)

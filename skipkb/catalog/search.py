@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from skipkb.catalog.index import query
+from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ FACETS = (
 )  # fmt: skip
 _FREE_TEXT = {"dataset", "venue", "framework", "licence"}  # a part of the value is enough
 _WEIGHTS = "12.0, 6.0, 4.0, 3.0, 1.0, 1.0, 2.0"  # columns of entry_text, in order
+_MOST_TERMS = 64  # of a query; SQLite limits the size of an expression
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
-_QUESTION_WORDS = frozenset(
-    ["a", "an", "and", "are", "as", "at", "by", "did", "do", "does", "for", "from", "has", "have", "how", "in", "is", "it", "of", "on", "or", "that", "the", "to", "what", "which", "who", "with"]
-)
+_QUESTION_WORDS = frozenset((
+    "a", "an", "and", "are", "as", "at", "by", "did", "do", "does", "for", "from", "has", "have", "how", "in", "is",
+    "it", "of", "on", "or", "that", "the", "to", "what", "which", "who", "with",
+))  # fmt: skip
 
 Filter = str | int | bool | range | Sequence[str] | Sequence[int]
 
@@ -64,7 +66,7 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
 
     Args:
         text: words (works with all of them rank first, then works with some), ``"exact phrases"``, ``prefix*``,
-            and filters such as ``task:segmentation year:2015..2018 merge:concat``.
+            and filters such as ``task:segmentation year:2015..2018 merge:concat``. Words after the 64th are ignored.
         limit: at most so many hits.
         filters: the same filters as keywords, such as ``task="segmentation"`` or ``year=range(2015, 2019)``.
 
@@ -74,11 +76,11 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
-    terms, inline = _parse(text)
+    terms, inline, plain = _parse(text)
     condition, values = _condition([*inline, *filters.items()])
     if not terms:
         return Hits(tuple(_listed(condition, values, limit)) if condition else ())
-    hits = {hit.key: hit for hit in _named(" ".join(text.split()), condition, values)}
+    hits = {hit.key: hit for hit in _named(plain, condition, values)}
     # A word nobody uses is taken as the beginning of one ("retina"), else as misspelt.
     known = [form for term in terms if (form := next(filter(_occurs, (term, term.rstrip("*") + "*")), None))]
     unknown = [term for term in terms if term not in known and term.rstrip("*") + "*" not in known]
@@ -103,14 +105,12 @@ def nearest(name: str, limit: int = 3) -> list[str]:
 
 def spelt_like(name: str) -> list[tuple[str, int]]:
     """Names, aliases and models spelt like ``name``, best first, each with the number of its work."""
-    folded = name.casefold()
-    trigrams = {folded[i : i + 3] for i in range(len(folded) - 2)}
+    wanted = folded(name)[:100]
+    trigrams = {wanted[i : i + 3] for i in range(len(wanted) - 2)}
     if not trigrams:
         return []
     marks = ", ".join("?" * len(trigrams))
-    telling = query(
-        f"SELECT term FROM trigram WHERE term IN ({marks}) ORDER BY doc, term LIMIT 5", sorted(trigrams)
-    )
+    telling = query(f"SELECT term FROM trigram WHERE term IN ({marks}) ORDER BY doc, term LIMIT 5", sorted(trigrams))
     if not telling:
         return []
     expression = " OR ".join(_quote(trigram) for (trigram,) in telling)
@@ -118,7 +118,7 @@ def spelt_like(name: str) -> list[tuple[str, int]]:
     by_folded: dict[str, tuple[str, int]] = {}
     for candidate, owner in rows:
         by_folded.setdefault(candidate.casefold(), (candidate, owner))
-    return [by_folded[match] for match in difflib.get_close_matches(folded, by_folded, n=20, cutoff=0.65)]
+    return [by_folded[match] for match in difflib.get_close_matches(wanted, by_folded, n=20, cutoff=0.65)]
 
 
 def get(name: str) -> Work:
@@ -129,7 +129,7 @@ def get(name: str) -> Work:
     """
     from skipkb.catalog.entry import Work
 
-    rows = query(f"SELECT json FROM entry WHERE id IN ({_BY_NAME})", [name, name])
+    rows = query(f"SELECT json FROM entry WHERE id IN ({BY_NAME})", [folded(name)])
     if not rows:
         raise UnknownNameError("entry", name, nearest(name))
     return Work.model_validate_json(rows[0][0])
@@ -149,13 +149,13 @@ def entries(**filters: Filter) -> list[Work]:
     return [Work.model_validate_json(text) for (text,) in rows]
 
 
-_BY_NAME = "SELECT entry FROM name WHERE name = ? UNION SELECT id FROM entry WHERE key = ?"
+BY_NAME = "SELECT entry FROM name WHERE name = ?"  # the value: folded(name)
 
 
 def _named(text: str, condition: str, values: Sequence[object]) -> list[Hit]:
     """The works whose name is the whole query: certain hits, ranked before all others."""
-    sql = f"SELECT key, name, title, year, 1000.0, contribution FROM entry WHERE id IN ({_BY_NAME})"
-    return [Hit(*row) for row in query(f"{sql} AND {condition or 1}", [text, text, *values])]
+    sql = f"SELECT key, name, title, year, 1000.0, contribution FROM entry WHERE id IN ({BY_NAME})"
+    return [Hit(*row) for row in query(f"{sql} AND {condition or 1}", [folded(text), *values])]
 
 
 def _listed(condition: str, values: Sequence[object], limit: int) -> list[Hit]:
@@ -191,17 +191,17 @@ def _quote(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-_TOKEN = re.compile(
-    r'(?P<facet>[A-Za-z]+):(?P<value>"[^"]*"|[^\s/]\S*)|"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+)'
-)
+_TOKEN = re.compile(r'(?P<facet>[A-Za-z]+):(?P<value>"[^"]*"|[^\s/]\S*)|"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+)')
 
 
-def _parse(text: str) -> tuple[list[str], list[tuple[str, Filter]]]:
-    """Split a query into full-text terms, each quoted so that no character has a special meaning, and filters."""
+def _parse(text: str) -> tuple[list[str], list[tuple[str, Filter]], str]:
+    """Split a query into terms, each quoted so that no character has a special meaning, filters, and all but these."""
     terms: list[str] = []
     question: list[str] = []
     filters: list[tuple[str, Filter]] = []
-    for token in _TOKEN.finditer(text):
+    plain: list[str] = []
+    for token in _TOKEN.finditer(re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", " ", text)):
+        plain += filter(None, (token["phrase"], token["word"]))
         if token["facet"]:
             filters.append((token["facet"].lower(), token["value"].strip('"')))
         elif any(map(str.isalnum, token["phrase"] or "")):
@@ -209,7 +209,7 @@ def _parse(text: str) -> tuple[list[str], list[tuple[str, Filter]]]:
         elif any(map(str.isalnum, word := token["word"] or "")):
             star = "*" if word.endswith("*") else ""
             (question if word.lower() in _QUESTION_WORDS else terms).append(_quote(word.rstrip("*")) + star)
-    return terms or question, filters
+    return list(dict.fromkeys(terms or question))[:_MOST_TERMS], filters, " ".join(plain)
 
 
 def _condition(filters: Iterable[tuple[str, Filter]]) -> tuple[str, list[object]]:
@@ -228,9 +228,7 @@ def _condition(filters: Iterable[tuple[str, Filter]]) -> tuple[str, list[object]
             continue
         matched = [match for value in _as_list(wanted) for match in _facet_values(facet, value)]
         marks = ", ".join("?" * len(matched))
-        clauses.append(
-            f"EXISTS (SELECT 1 FROM facet WHERE facet.entry = id AND facet = ? AND value IN ({marks}))"
-        )
+        clauses.append(f"EXISTS (SELECT 1 FROM facet WHERE facet.entry = id AND facet = ? AND value IN ({marks}))")
         values += [facet, *matched]
     return " AND ".join(clauses), values
 
@@ -238,28 +236,23 @@ def _condition(filters: Iterable[tuple[str, Filter]]) -> tuple[str, list[object]
 def _as_list(wanted: Filter) -> list[str]:
     if isinstance(wanted, bool):
         return ["yes" if wanted else "no"]
-    return (
-        [str(item) for item in wanted]
-        if isinstance(wanted, list | tuple | set | frozenset)
-        else [str(wanted)]
-    )
+    return [str(item) for item in wanted] if isinstance(wanted, list | tuple | set | frozenset) else [str(wanted)]
 
 
 def _facet_values(facet: str, value: str) -> list[str]:
     known = [row[0] for row in query("SELECT value FROM vocabulary WHERE facet = ?", [facet])]
-    folded = value.casefold()
-    matched = [item for item in known if folded == item or (facet in _FREE_TEXT and folded in item)]
+    wanted = folded(value)
+    matched = [item for item in known if wanted == item or (facet in _FREE_TEXT and wanted and wanted in item)]
     if not matched:
-        raise UnknownNameError(facet, value, difflib.get_close_matches(folded, known, n=3))
+        raise UnknownNameError(facet, value, difflib.get_close_matches(wanted[:100], known, n=3))
     return matched
 
 
 def _years(wanted: Filter) -> tuple[int, int]:
     """First and last year of ``2015``, ``"2015..2018"``, ``"2015.."``, or ``range(2015, 2019)``."""
-    if isinstance(wanted, range):
-        return wanted.start, wanted.stop - 1
-    try:
-        first, dots, last = str(wanted).partition("..")
-        return int(first or 0) if dots else int(first), int(last or 9999) if dots else int(first)
-    except ValueError:
-        raise ValueError(f"year {wanted!r} is neither a year nor a span such as 2015..2018") from None
+    span = f"{wanted.start}..{wanted.stop - 1}" if isinstance(wanted, range) and wanted.step == 1 else str(wanted)
+    found = re.fullmatch(r"\s*(?P<first>[0-9]{1,4})?(?P<dots>\.\.)?(?P<last>(?<=\.)[0-9]{1,4})?\s*", span)
+    if not found or not (found["first"] or found["dots"]):
+        raise ValueError(f"year {wanted!r} is neither a year nor a span such as 2015..2018")
+    first = int(found["first"] or 0)
+    return first, int(found["last"] or 9999) if found["dots"] else first

@@ -121,9 +121,7 @@ def claim_text(claim: Claim) -> str:
 
 
 def _used_columns(rows: Sequence[TableRow]) -> list[str]:
-    return [
-        field.name for field in fields(TableRow) if field.name != "group" or any(row.group for row in rows)
-    ]
+    return [field.name for field in fields(TableRow) if field.name != "group" or any(row.group for row in rows)]
 
 
 def _grid(rows: Sequence[TableRow]) -> list[list[str]]:

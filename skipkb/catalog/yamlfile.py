@@ -8,6 +8,7 @@ can name line and column.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ MAX_DEPTH = 32  # the C loader recurses, and a deep enough file would take the i
 Position = tuple[int, int]
 KeyPath = tuple[str | int, ...]
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader, which also reads 1e-3 as the number it is in YAML 1.2 (and in the JSON Schema)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class Document:
@@ -84,9 +92,7 @@ def read_yaml(path: Path, file: str, problems: list[Problem]) -> Document | None
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
         problems.append(
-            Problem(
-                file, line, column, "", f"not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-            )
+            Problem(file, line, column, "", f"not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8")
         )
         return None
 
@@ -121,8 +127,8 @@ def read_yaml(path: Path, file: str, problems: list[Problem]) -> Document | None
     return Document(file, data, root)
 
 
-def _too_deep(text: str) -> yaml.Mark | None:
-    """Where the nesting passes MAX_DEPTH, found by events alone, which need no recursion."""
+def _too_deep(text: str) -> Any:
+    """Mark of where the nesting passes MAX_DEPTH, or None; found by events alone, which need no recursion."""
     loader = _Loader(text)
     depth = 0
     try:
@@ -155,9 +161,7 @@ def _plain(loader: Any, node: yaml.Node, path: KeyPath, seen: set[int], refuse: 
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
         if node.tag not in _PLAIN_TAGS:
-            raise _RefusedError(
-                f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path
-            )
+            raise _RefusedError(f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path)
         try:
             value = loader.construct_object(node)
         except ValueError as error:
@@ -167,9 +171,7 @@ def _plain(loader: Any, node: yaml.Node, path: KeyPath, seen: set[int], refuse: 
         return value
     if isinstance(node, yaml.SequenceNode):
         if node.tag != "tag:yaml.org,2002:seq":
-            raise _RefusedError(
-                f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path
-            )
+            raise _RefusedError(f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path)
         return [_plain(loader, item, (*path, index), seen, refuse) for index, item in enumerate(node.value)]
     if node.tag != "tag:yaml.org,2002:map":
         raise _RefusedError(f"the YAML tag {node.tag!r} is not allowed; only plain values are", node, path)
