@@ -47,5 +47,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         suggestions = [near for near, _ in spelt_like(name) if near in models][:3]
         raise UnknownNameError("model", name, suggestions)
     build, defaults = rows[0]
-    model: nn.Module = resolve(build)(**{**json.loads(defaults), **kwargs})
+    try:
+        builder = resolve(build)
+    except ModuleNotFoundError as error:
+        message = f"model {name!r} needs {error.name}, which is not installed: pip install 'skipkb[models]'"
+        raise ImportError(message, name=error.name) from error
+    model: nn.Module = builder(**{**json.loads(defaults), **kwargs})
     return model
