@@ -86,7 +86,7 @@ def _models(work: Work) -> str:
     counts = read_counts(work.key)
     current = counts is not None and counts.get("source_sha256") == source_sha256(work)
     rows = [_variant_row(variant, counts if current else None) for variant in work.variants]
-    headers = ("Model", "Input", "Output", "Parameters", "Counted", "Published", "MACs", "Counted", "Published")
+    headers = ("Model", "Input", "Output", "Parameters", "Published", "MACs", "Published")
     notes = "".join(
         f"<li><code>{escape(v.name)}</code>: {escape(v.derivation)}</li>" for v in work.variants if v.derivation
     )
@@ -109,23 +109,23 @@ def _variant_row(variant: Variant, counts: Counts | None) -> list[str]:
     published = variant.published
     badge = source_mark(published.source) if published else ""
 
-    def agreement(declared: int, name: str) -> str:
+    def size(declared: int, name: str, text: str) -> str:
+        """The declared figure and under it whether counting gave the same."""
         if counted is None:
-            return "not counted"
-        found = counted[name]
-        if found == declared:
-            return verdict("equal", good=True)
-        return verdict(f"differs: {found:,}", good=False)
+            mark = verdict("not counted", good=False)
+        elif counted[name] == declared:
+            mark = verdict("counted", good=True)
+        else:
+            mark = verdict(f"counted {counted[name]:,}", good=False)
+        return f'<td class="skb-number" title="{declared:,}">{escape(text)}<br>{mark}</td>'
 
     return [
         f'<code>{escape(variant.name)}</code><br><span class="skb-small">{escape(variant.title)}</span>',
         escape(shape(variant.input)),
         escape(shape(variant.output)),
-        number_cell(variant.parameters),
-        agreement(variant.parameters, "parameters"),
+        size(variant.parameters, "parameters", f"{variant.parameters:,}"),
         f"{escape(published.parameters)} {badge}" if published and published.parameters else "not printed",
-        number_cell(variant.macs, short_number(variant.macs)),
-        agreement(variant.macs, "macs"),
+        size(variant.macs, "macs", short_number(variant.macs)),
         f"{escape(published.macs)} {badge}" if published and published.macs else "not printed",
     ]
 
@@ -261,8 +261,8 @@ def _report(report: Report, *, stale: bool) -> str:
 def _implementation(work: Work) -> str:
     files = dict.fromkeys(_model_files(work))
     return "".join(
-        f'<details markdown="1"><summary><code>{escape(file.relative_to(PACKAGE.parent).as_posix())}</code></summary>\n\n'
-        f"{fence(file.read_text(encoding='utf-8'), 'python')}\n</details>\n"
+        f'<details markdown="1">\n<summary><code>{escape(file.relative_to(PACKAGE.parent).as_posix())}</code></summary>'
+        f"\n\n{fence(file.read_text(encoding='utf-8'), 'python')}\n</details>\n"
         for file in files
     )
 

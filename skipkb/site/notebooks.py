@@ -36,6 +36,7 @@ def notebook_section(work: Work, pages: Path) -> str:
 def _markdown(path: Path, key: str, pictures: Path) -> str:
     import nbformat
     from nbconvert import MarkdownExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
@@ -46,7 +47,9 @@ def _markdown(path: Path, key: str, pictures: Path) -> str:
             for output in cell.outputs:
                 output.get("data", {}).pop("text/html", None)  # plain text and pictures only
     resources: dict[str, Any] = {"output_files_dir": key}
-    body, resources = MarkdownExporter().from_notebook_node(notebook, resources=resources)
+    exporter = MarkdownExporter()
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # prints in a row are one output
+    body, resources = exporter.from_notebook_node(notebook, resources=resources)
     for name, content in sorted(resources.get("outputs", {}).items()):
         file = pictures / Path(name).name
         file.parent.mkdir(parents=True, exist_ok=True)
