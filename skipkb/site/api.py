@@ -64,7 +64,8 @@ def _member(member: Any, *, level: int) -> str:
         lines = []
         for field in fields:
             text = " ".join(_plain(field.docstring.value).split()) if field.docstring else ""
-            lines.append(f"- `{field.name}: {field.annotation or ''}`" + (f": {text}" if text else ""))
+            name = f"{field.name}: {field.annotation}" if field.annotation else field.name
+            lines.append(f"- `{name}`" + (f": {text}" if text else ""))
         parts.append("\n".join(lines) + "\n")
     for method in member.members.values():
         if method.is_function and method.is_public and not method.name.startswith("_"):
@@ -116,7 +117,9 @@ def _docstring(thing: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """reStructuredText roles and literals as Markdown code; angle brackets as text."""
-    text = re.sub(r":\w+:`~?\.?([^`]*)`", r"`\1`", text).replace("``", "`")
-    parts = re.split(r"(`[^`]*`)", text)
+    """reStructuredText roles and literals as Markdown code, sessions as code blocks; angle brackets as text."""
+    text = re.sub(r"(?m)^((?:>>>|\.\.\.) .*\n(?:.+\n?)*)", r"```pycon\n\1\n```\n", text)
+    text = re.sub(r":\w+:`~?\.?([^`]*)`", r"`\1`", text)
+    text = re.sub(r"(?<!`)``(?!`)", "`", text)
+    parts = re.split(r"(```pycon.*?```|`[^`]*`)", text, flags=re.DOTALL)
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
