@@ -7,11 +7,11 @@ import io
 import json
 from pathlib import Path
 
+from skipkb.catalog import paths
 from skipkb.catalog.entry import Work
 from skipkb.catalog.files import write_text
 from skipkb.catalog.index import source_hash, write_index
 from skipkb.catalog.loading import Catalogue
-from skipkb.catalog.paths import source_dir
 
 _COLUMNS = (
     "key", "name", "folder", "kind", "year", "title", "authors", "venue", "doi", "arxiv", "tasks", "themes",
@@ -33,7 +33,7 @@ def export(catalogue: Catalogue, directory: Path) -> list[Path]:
     }
     for name, text in texts.items():
         write_text(directory / name, text)
-    write_index(catalogue, directory / "catalog.sqlite", source_hash(source_dir()))
+    write_index(catalogue, directory / "catalog.sqlite", source_hash(paths.source_dir()))
     return [directory / name for name in (*texts, "catalog.sqlite")]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from skipkb.catalog import paths
 from skipkb.catalog.entry import FOLDERS, Entry, SurveyFile, Work
-from skipkb.catalog.paths import source_dir
 from skipkb.catalog.problems import CatalogueError, Problem
 from skipkb.catalog.references import Reference, read_references
 from skipkb.catalog.rules import cross_check
@@ -50,7 +50,7 @@ def load(directory: Path | None = None) -> Catalogue:
 
 def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]]:
     """Read what can be read and return it with all problems found; a bad file hides no other."""
-    directory = directory or source_dir()
+    directory = directory or paths.source_dir()
     problems: list[Problem] = []
     references = read_references(directory, problems)
     survey_document = read_yaml(directory / "survey.yaml", "survey.yaml", problems)

@@ -79,7 +79,7 @@ def write(
         folder = (folders or {}).get(entry["key"], "classification")
         path = directory / folder / f"{entry['key']}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(entry, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=10_000), encoding="utf-8")
         for row in entry["survey"].get("rows", []):
             listed[row["table"]].append(entry["key"])
         references.append(
@@ -87,7 +87,7 @@ def write(
                 key=entry["paper"]["bibtex"],
                 title=f"{entry['name']}: a sample of residual learning",
                 year=2015,
-                arxiv=entry["paper"]["arxiv"],
+                arxiv=entry["paper"].get("arxiv", "1501.00009"),
             )
         )
     (directory / "references.bib").write_text("\n".join(references), encoding="utf-8")
