@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from skipkb.evidence.files import evidence_dir, write_atomically
+from skipkb.catalog.files import write_text
+from skipkb.evidence.files import evidence_dir
 
 Counts = dict[str, Any]
 """{key, source_sha256, tool, torch, variants: {name: {parameters, buffers, macs, input, output, modules}}}"""
@@ -38,7 +39,7 @@ def read_counts(key: str, directory: Path | None = None) -> Counts | None:
 def write_counts(counts: Counts, directory: Path | None = None) -> Path:
     """Write the counts, the same bytes for the same figures, and return the file."""
     file = counts_file(counts["key"], directory)
-    write_atomically(file, json.dumps(counts, indent=1, sort_keys=True) + "\n")
+    write_text(file, json.dumps(counts, indent=1, sort_keys=True) + "\n")
     return file
 
 

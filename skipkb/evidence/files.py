@@ -1,9 +1,8 @@
-"""Where evidence lies, and how it is written so that a crash leaves no half of it."""
+"""Where evidence lies, and how lines are appended to it so that a crash leaves no half of others."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from skipkb.catalog.paths import source_dir
@@ -19,20 +18,6 @@ def build_dir() -> Path:
     source = source_dir()
     root = source.parent if source.name == "catalog" else Path.cwd()
     return root / "build" / "evidence"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` as a whole: a reader sees the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)  # mkstemp makes it private
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def append_line(path: Path, line: str) -> None:

@@ -31,7 +31,7 @@ def api_pages() -> dict[str, str]:
 
 
 def _page(package: Any, module: Any, name: str, summary: str) -> str:
-    parts = [f"# `{name}`\n", f"{summary}\n", _docstring(module)]
+    parts = [f"# `{name}`\n", _docstring(module) or summary]
     for member in _public(package, module):
         parts.append(_member(member, level=2))
     return "\n".join(parts)

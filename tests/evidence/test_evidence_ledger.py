@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from skipkb.catalog.entry import Entry
-from skipkb.evidence import files, ledger, sources
+from skipkb.catalog.files import write_text
+from skipkb.evidence import ledger, sources
 from skipkb.evidence.process import Task
 from skipkb.evidence.results import Check, Device, Report
 
@@ -57,9 +58,13 @@ def test_an_empty_or_missing_directory_is_an_empty_ledger(tmp_path: Path) -> Non
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.write_atomically(tmp_path / "a.json", "old")
-    with pytest.raises(UnicodeEncodeError):
-        files.write_atomically(tmp_path / "a.json", "new \ud800")
+    def full_disk(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device", str(target))
+
+    write_text(tmp_path / "a.json", "old")
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_text(tmp_path / "a.json", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "old")]
 
 
