@@ -90,10 +90,9 @@ def test_garbage_never_raises(read: Read, content: str) -> None:
 def test_one_work_one_record(directory: Path) -> None:
     sample.write(directory, sample.work("alpha"))
     with (directory / "references.bib").open("a") as file:
-        file.write(
-            "\n@article{twin1, author={D}, title={Another title}, year={2015}, eprint={1501.%s}, archivePrefix={arXiv}}"
-            % sample.work("alpha")["paper"]["arxiv"].split(".")[1]
-        )
+        arxiv = sample.work("alpha")["paper"]["arxiv"]
+        file.write("\n@article{twin1, author={D}, title={Another title}, year={2015},")
+        file.write(f" eprint={{{arxiv}}}, archivePrefix={{arXiv}}}}")
         file.write("\n@article{twin2, author={D}, title={{alphanet}: A Sample of {Residual} Learning}, year={2016}}")
         file.write("\n@article{doi1, author={D}, title={One}, year={2015}, doi={10.1234/AbC}}")
         file.write("\n@article{doi2, author={D}, title={Two}, year={2015}, doi={10.1234/aBc}}\n")

@@ -49,7 +49,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(read: Any) -> None:
     [
         ("a: {b: 1,\n    b: 2}\n", "x.yaml:2:5: a.b", "the key stands twice in this mapping"),
         ("a: 1\nb: 2\na: 3\n", "x.yaml:3:1: a", "the key stands twice in this mapping"),
-        ("a: !!python/object/apply:os.system ['true']\n", "x.yaml:1:4: a", "python/object/apply:os.system' is not allowed"),
+        ("a: !!python/object/apply:os.system ['true']\n", "x.yaml:1:4: a", "apply:os.system' is not allowed"),
         ("a:\n- !!python/name:os.system x\n", "x.yaml:2:3: a[0]", "is not allowed; only plain values are"),
         ("!!python/object:object {}\n", "x.yaml:1:1", "is not allowed; only plain values are"),
         ("a: !!binary aGFsbG8=\n", "x.yaml:1:4: a", "is not allowed; only plain values are"),
@@ -128,15 +128,11 @@ def test_aliases_cannot_explode(read: Any) -> None:
 
 
 @pytest.mark.parametrize("depth", [33, 10_000, 100_000])
-@pytest.mark.parametrize(
-    ("opening", "closing"), [("[", "]"), ("{a: ", "}"), ("\n ? ", ""), ("- ", "")], ids=["list", "mapping", "key", "block"]
-)  # fmt: skip
-def test_deep_nesting_does_not_take_the_interpreter_down(read: Any, opening: str, closing: str, depth: int) -> None:
-    if opening == "\n ? ":
-        opening, first = "? ", "a:\n "
-    else:
-        first = "a:\n "
-    document, problems = read(first + opening * depth + "1" + closing * depth)
+@pytest.mark.parametrize("opening", ["[", "{a: ", "? ", "- "], ids=["list", "mapping", "key", "block"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_deep_nesting_does_not_take_the_interpreter_down(read: Any, opening: str, depth: int, closed: bool) -> None:
+    closing = {"[": "]", "{a: ": "}"}.get(opening, "") * depth if closed else ""
+    document, problems = read("a:\n " + opening * depth + "1" + closing)
     assert document is None
     assert [p.message for p in problems] == ["nested too deeply to be read; at most 32 levels are"]
     assert problems[0].line == 2
