@@ -1,0 +1,34 @@
+"""Build hook: compiles the catalogue's index into the wheel, so that a cold search needs the standard library only."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class IndexHook(BuildHookInterface[Any]):
+    """Adds ``skipkb/_catalog/index.sqlite``; an editable install finds the checkout's own index."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        sys.path.insert(0, self.root)
+        try:
+            from skipkb.catalog.index import source_hash, write_index
+            from skipkb.catalog.loading import load
+
+            self.temporary = tempfile.TemporaryDirectory()
+            path = Path(self.temporary.name) / "index.sqlite"
+            catalog = Path(self.root) / "catalog"
+            write_index(load(catalog), path, source_hash(catalog))
+        finally:
+            sys.path.remove(self.root)
+        build_data["force_include"][str(path)] = "skipkb/_catalog/index.sqlite"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if version != "editable":
+            self.temporary.cleanup()
