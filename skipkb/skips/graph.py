@@ -9,9 +9,11 @@ Everything here is plain data: no torch, no reference to the model. ``to_json`` 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -303,3 +305,19 @@ class SkipGraph:
         from skipkb.skips.export import to_mermaid
 
         return to_mermaid(self)
+
+    def to_svg(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        title: str | None = None,
+        width: int | None = None,
+        thumbnail: bool = False,
+    ) -> str:
+        """The fingerprint: layers on a line, an arc per shortcut. SVG text, also written to ``path`` if there is one."""
+        from skipkb.skips.picture import fingerprint
+
+        svg = fingerprint(self, title=title, width=width, thumbnail=thumbnail)
+        if path is not None:
+            Path(path).write_text(svg, encoding="utf-8", newline="\n")
+        return svg
