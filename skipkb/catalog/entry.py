@@ -249,7 +249,7 @@ class Smoke(Model):
     """The method's own loss, called as objective(output, target) -> scalar."""
     steps: Annotated[int, Field(ge=1, le=200)] = 20
     """Optimiser steps of the training check."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     not_exportable: Line | None = None
     """Why torch.export cannot capture this network; the check then expects the failure."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +81,9 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
     if not terms:
         return Hits(tuple(_listed(condition, values, limit)) if condition else ())
     hits = {hit.key: hit for hit in _named(plain, condition, values)}
-    # A word nobody uses is taken as the beginning of one ("retina"), else as misspelt.
-    known = [form for term in terms if (form := next(filter(_occurs, (term, term.rstrip("*") + "*")), None))]
-    unknown = [term for term in terms if term not in known and term.rstrip("*") + "*" not in known]
+    forms = {term: next(filter(_occurs, _forms(term)), None) for term in terms}
+    known = list(dict.fromkeys(form for form in forms.values() if form))
+    unknown = [term for term, form in forms.items() if form is None]
     expressions = [" AND ".join(known)] if known and not unknown else []
     expressions += [" OR ".join(known)] if (unknown and known) or len(known) > 1 else []
     for expression in expressions:
@@ -181,6 +181,21 @@ def _matching(expression: str, condition: str, values: Sequence[object], limit: 
         )
         hits.append(Hit(key, name, title, year, round(-cost, 4), snippet))
     return hits
+
+
+def _forms(term: str) -> Iterator[str]:
+    """The term, and what else it may mean where it occurs nowhere.
+
+    A word is taken as the beginning of one ("retina"). A prefix is shortened: words are stored without their
+    endings, "concatenates" as "concaten", which "concatenat*" would miss.
+    """
+    yield term
+    prefix = term.rstrip("*").strip('"')
+    if not term.endswith("*"):
+        yield _quote(prefix) + "*"
+    elif prefix.isalpha():
+        for length in range(len(prefix) - 1, 4, -1):
+            yield _quote(prefix[:length]) + "*"
 
 
 def _occurs(term: str) -> bool:
