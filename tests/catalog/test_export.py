@@ -1,0 +1,79 @@
+"""The four files of an export."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import bibtexparser
+import pytest
+import sample
+
+from skipkb.catalog.export import export
+from skipkb.catalog.files import write_bytes
+from skipkb.catalog.loading import load
+
+Install = Callable[..., Path]
+NAMES = ["catalog.json", "catalog.csv", "references.bib", "catalog.sqlite"]
+
+
+def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> None:
+    install(
+        sample.work("alpha", description='Größe, "quoted"\nin lines', tasks=["classification", "other"]),
+        sample.work("beta"),
+    )
+    out = tmp_path / "out" / "deep"
+    assert export(load(), out) == [out / name for name in NAMES]
+    assert sorted(path.name for path in out.iterdir()) == sorted(NAMES)
+
+    data = json.loads((out / "catalog.json").read_text("utf-8"))
+    assert [entry["key"] for entry in data["entries"]] == ["alpha", "beta"]
+    assert data["entries"][0]["description"] == 'Größe, "quoted"\nin lines'
+    assert data["entries"][0]["folder"] == "classification"
+    assert data["survey"]["references"] == 202
+
+    with (out / "catalog.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows] == ["alpha", "beta"]
+    assert (rows[0]["tasks"], rows[0]["authors"]) == ("classification; other", "Jane Doe; Max Müller")
+    assert (rows[0]["year"], rows[0]["merges"], rows[0]["runs"]) == ("2015", "add", "no")
+
+    library = bibtexparser.parse_file(str(out / "references.bib"))
+    assert not library.failed_blocks
+    assert [entry.key for entry in library.entries] == ["doe2015alpha", "doe2015beta"]
+
+    with contextlib.closing(sqlite3.connect(out / "catalog.sqlite")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        found = connection.execute(
+            "SELECT key FROM entry JOIN entry_text ON entry_text.rowid = id WHERE entry_text MATCH 'grosse OR große'"
+        ).fetchall()
+        assert found == [("alpha",)]
+        (text,) = connection.execute("SELECT json FROM entry WHERE key = 'alpha'").fetchone()
+        assert json.loads(text)["tasks"] == ["classification", "other"]
+
+
+def test_two_exports_are_byte_identical(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        export(load(), tmp_path / name)
+    for name in NAMES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_a_second_export_replaces_the_first(install: Install, tmp_path: Path) -> None:
+    install()
+    export(load(), tmp_path / "out")
+    install(sample.work("alpha"), sample.work("beta"))
+    export(load(), tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "catalog.json").read_text())["entries"]) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(NAMES)
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_bytes(tmp_path / "taken", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
