@@ -259,7 +259,7 @@ def test_without_a_terminal_progress_is_one_line_per_entry(two_reports: list[Rep
         on_progress(Progress("check", "good", 0, 2, check="builds"))
         on_progress(Progress("entry", "good", 1, 2, report=good))
         on_progress(Progress("entry", "dead", 2, 2, report=bad))
-    assert out.getvalue().splitlines() == [
+    assert list(filter(None, out.getvalue().splitlines())) == [
         "[1/2] ok   good: 2/2 checks, 1.5 s, 0 MiB",
         "[2/2] FAIL dead: 1/2 checks, 2.0 s, 0 MiB",
         "        loss falls: 0.97 >= 0.9 of the first loss; 2 -> [1.9]",

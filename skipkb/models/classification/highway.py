@@ -143,8 +143,8 @@ class HighwayCifar(nn.Module):
                 f"HighwayCifar: expected input [N, {self.in_channels}, H, W] with H, W >= {smallest}, "
                 f"got {list(x.shape)}"
             )
-        for i, (dropout, stage) in enumerate(zip(self.dropout, self.stages, strict=False)):
-            x = dropout(x if i == 0 else F.max_pool2d(x, kernel_size=2))
+        for i, stage in enumerate(self.stages):
+            x = self.dropout[i](x if i == 0 else F.max_pool2d(x, kernel_size=2))
             x = stage(x)
         x = self.head(x).mean(dim=(2, 3))
         logits: Tensor = self.classifier(self.dropout[-1](x))

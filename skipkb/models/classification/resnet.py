@@ -252,7 +252,7 @@ class ResNet(nn.Module):
             raise ValueError(f"ResNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for name in self.stages:
-            x = self.get_submodule(name)(x)
+            x = getattr(self, name)(x)
         x = x.mean(dim=(2, 3))
         logits: Tensor = self.fc(x)
         return logits

@@ -202,7 +202,7 @@ class Subnet(nn.Module):
         """Levels [N, C, h, w] -> [N, anchors, outputs], level by level, row by row, 9 anchors a position."""
         levels = []
         for features in pyramid:
-            y = self.get_submodule(self.last)(self.conv(features))
+            y = getattr(self, self.last)(self.conv(features))
             n, _, h, w = y.shape
             y = y.reshape(n, NUM_ANCHORS, self.outputs, h, w)
             levels.append(y.permute(0, 3, 4, 1, 2).reshape(n, -1, self.outputs))
