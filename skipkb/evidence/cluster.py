@@ -29,7 +29,7 @@ class RayExecutor(Executor):
         if self._ours:
             ray.init(address=address, log_to_driver=False, **init)
         # An entry that fails has failed; one whose node is lost may be tried once more.
-        self._call = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
+        self._call: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
         self._references: list[Any] = []
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
