@@ -185,7 +185,7 @@ def _code(work: Work) -> str:
             link(r.url),
             escape(r.role),
             escape(r.framework),
-            escape(r.licence or "not stated"),
+            escape(r.licence or "unknown"),
             f"{escape(r.holds)} {source_mark(r.source)}",
         ]
         for r in work.code

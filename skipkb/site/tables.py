@@ -66,7 +66,7 @@ def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
         "yes" if work.runs else "no",
         f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
         "<br>".join(link(r.url, r.url.split("://")[1].rstrip("/")) for r in official) or "none",
-        escape(", ".join(dict.fromkeys(repository.licence or "not stated" for repository in official))),
+        escape(", ".join(dict.fromkeys(repository.licence or "unknown" for repository in official))),
     ]
     return [_group_cell(row), *cells] if with_group else cells
 
