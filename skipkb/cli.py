@@ -250,11 +250,15 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _smoke(arguments: argparse.Namespace) -> int:
+    from importlib.util import find_spec
+
     from rich.console import Console
 
     from skipkb.evidence import report
     from skipkb.evidence.runner import run
 
+    if find_spec("torch") is None:  # said once here, and not by every worker
+        raise ImportError("running the models needs torch, which is not installed")
     if arguments.record:
         _checkout()
     messages = Console(stderr=True)
