@@ -1,4 +1,4 @@
-"""Build hook: compiles the catalogue's index into the wheel, so that a cold search needs the standard library only."""
+"""Build hook: puts the catalogue and its compiled index into the wheel, so that a cold search needs the standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class IndexHook(BuildHookInterface[Any]):
-    """Adds ``skipkb/_catalog/index.sqlite``; an editable install finds the checkout's own index."""
+    """Adds the catalogue and its index as ``skipkb/_catalog``; an editable install finds those of the checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
@@ -27,7 +27,7 @@ class IndexHook(BuildHookInterface[Any]):
             write_index(load(catalog), path, source_hash(catalog))
         finally:
             sys.path.remove(self.root)
-        build_data["force_include"][str(path)] = "skipkb/_catalog/index.sqlite"
+        build_data["force_include"] |= {str(catalog): "skipkb/_catalog", str(path): "skipkb/_catalog/index.sqlite"}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if version != "editable":
