@@ -1,4 +1,4 @@
-"""Build hook: puts the catalogue and its compiled index into the wheel, so that a cold search needs the standard library only."""
+"""Build hook: the wheel carries the catalogue and its compiled index; a search then needs the standard library only."""
 
 from __future__ import annotations
 

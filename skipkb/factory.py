@@ -8,9 +8,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from skipkb.catalog.imports import resolve
-from skipkb.catalog.index import query
+from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
-from skipkb.catalog.search import spelt_like
+from skipkb.catalog.search import BY_NAME, spelt_like
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,8 +43,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
     """
     rows = query("SELECT build, kwargs FROM variant WHERE name = ?", [name])
     if not rows:
-        models = set(list_models())
-        suggestions = [near for near, _ in spelt_like(name) if near in models][:3]
+        models = list_models()
+        own = {model for (model,) in query(f"SELECT name FROM variant WHERE entry IN ({BY_NAME})", [folded(name)])}
+        near = [model for model, _ in spelt_like(name) if model in models]
+        suggestions = ([model for model in models if model in own] or near)[:3]
         raise UnknownNameError("model", name, suggestions)
     build, defaults = rows[0]
     try:
