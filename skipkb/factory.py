@@ -46,7 +46,8 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         models = list_models()
         own = {model for (model,) in query(f"SELECT name FROM variant WHERE entry IN ({BY_NAME})", [folded(name)])}
         near = [model for model, _ in spelt_like(name) if model in models]
-        suggestions = ([model for model in models if model in own] or near)[:3]
+        alike = [model for model in models if model in own and model.startswith(folded(name))]
+        suggestions = (alike or [model for model in models if model in own] or near)[:3]
         raise UnknownNameError("model", name, suggestions)
     build, defaults = rows[0]
     try:

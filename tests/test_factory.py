@@ -63,13 +63,20 @@ def test_a_wrong_argument_is_a_type_error() -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("resnet5O", "resnet50"), ("ResNet50", "resnet50"), ("highway-10", "highway10"), ("SwinIR", "swinir-")],
+    [("resnet5O", "resnet50"), ("ResNet50", "resnet50"), ("highway-10", "highway10"), ("SwinIR", "swinir_")],
 )
 def test_an_unknown_model_is_answered_with_the_nearest(name: str, near: str) -> None:
     with pytest.raises(skipkb.UnknownNameError, match=f"no model is named '{name}'; did you mean ") as caught:
         skipkb.create_model(name)
     assert any(suggestion.startswith(near) for suggestion in caught.value.suggestions)
     assert set(caught.value.suggestions) <= set(skipkb.list_models())
+
+
+def test_the_name_of_a_method_is_answered_with_its_models() -> None:
+    with pytest.raises(skipkb.UnknownNameError, match="did you mean 'resnet18' or 'resnet20' or 'resnet34'"):
+        skipkb.create_model("ResNet")
+    with pytest.raises(skipkb.UnknownNameError, match="did you mean 'unet'"):
+        skipkb.create_model("U-Net")
 
 
 def test_nothing_near() -> None:
