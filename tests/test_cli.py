@@ -274,8 +274,10 @@ def test_new(skip: Callable[..., Run], checkout: Path) -> None:
     assert code == 0
     created = [Path(line.removeprefix("created ")) for line in out.splitlines()[:-1]]
     assert {path.relative_to(checkout).as_posix() for path in created} >= {
-        "catalog/detection/fresh-idea.yaml", "skipkb/models/detection/fresh_idea.py", "notebooks/detection/fresh-idea.ipynb",
-    }  # fmt: skip
+        "catalog/detection/fresh-idea.yaml",
+        "skipkb/models/detection/fresh_idea.py",
+        "notebooks/detection/fresh-idea.ipynb",
+    }
     assert all(path.is_file() for path in created)
     before = created[0].read_bytes()
     code, _, err = skip("new", "fresh-idea", "--folder", "detection")
