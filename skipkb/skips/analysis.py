@@ -1,0 +1,425 @@
+"""From the recorded graph to skip connections: the rules.
+
+A merge has operands; take two of them, r and q, and the latest node S from which both descend. If the longest path
+from S to q passes more weighted layers than the shortest from S to r, and nothing but a shortcut's work is done between
+S and r, then r is a shortcut around q. Branches of equal standing are listed apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Shortcut, Skip
+from skipkb.skips.ops import Family
+from skipkb.skips.record import (
+    ACTIVATED,
+    AFFINE,
+    GATED,
+    MERGED,
+    MIXED,
+    PARTIAL,
+    RESAMPLED,
+    SQUASHED,
+    UPSAMPLED,
+    WEIGHTED,
+    Trace,
+)
+
+_TRANSPARENT = {Family.IDENT, Family.RESAMPLE, Family.NORM, Family.SLICE, Family.MUL, Family.SPLIT}
+_STEP = 1.5
+"""A resolution counts as another one from this factor on (unpadded convolutions lose a few pixels)."""
+
+
+class Path(NamedTuple):
+    """All paths from a source to a node, taken together."""
+
+    short: int
+    """Fewest weighted layers."""
+    long: int
+    """Most weighted layers."""
+    convs: int
+    """Most convolutions."""
+    flags: int
+    """What happens on any of them."""
+    floor: float
+    """Lowest resolution passed on a path that carries it through (attention and broadcasting do not)."""
+    ceiling: float
+
+
+class Relation(NamedTuple):
+    """Two operands of one merge seen from their common source."""
+
+    source: int
+    mine: Path
+    other: Path
+    shortcut: Shortcut | None
+    """Class of the first operand as a shortcut around the second; None if it is none."""
+
+    @property
+    def gain(self) -> int:
+        """Weighted layers that the first operand saves."""
+        return self.other.long - self.mine.short
+
+
+@dataclass(slots=True)
+class Leaf:
+    """An operand of a merge: the node, and the operation and position it enters by."""
+
+    node: int
+    holder: int
+    slot: int
+
+
+@dataclass(slots=True)
+class Found:
+    """Everything the analysis has to say."""
+
+    skips: list[Skip]
+    gates: list[Skip]
+    weak: list[Skip]
+    multi_branch: list[MultiBranch]
+    notes: list[str]
+
+
+class Analysis:
+    """Runs the rules over one trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.nodes = trace.nodes
+        self.consumers: list[list[int]] = [[] for _ in self.nodes]
+        for number, node in enumerate(self.nodes):
+            for pred in dict.fromkeys(node.preds):
+                self.consumers[pred].append(number)
+        self._link()
+        self._reach: dict[int, tuple[dict[int, Path], int]] = {}
+        self._budget = 400_000 + 300 * len(self.nodes)
+        self._stopped = False
+
+    def _link(self) -> None:
+        """Ancestors as bit sets. Only forks can be where two paths part, so only forks have a bit."""
+        self.forks: list[int] = []
+        self.bit: list[int] = []
+        self.ancestors: list[int] = []
+        for number, node in enumerate(self.nodes):
+            seen = 0
+            for pred in node.preds:
+                seen |= self.ancestors[pred]
+            fork = 0
+            if len(self.consumers[number]) > 1:
+                fork = 1 << len(self.forks)
+                self.forks.append(number)
+            self.bit.append(fork)
+            self.ancestors.append(seen | fork)
+
+    # -- paths
+
+    def paths(self, source: int, until: int) -> dict[int, Path]:
+        """Paths from ``source`` to every node up to ``until`` that descends from it."""
+        known, done = self._reach.get(source, (None, source))
+        if known is None:
+            here = self.nodes[source].places
+            known = {source: Path(0, 0, 0, 0, here or float("inf"), here)}
+        if until > done:
+            nodes = self.nodes
+            self._budget -= until - done
+            if self._budget < 0:
+                self._stopped = True
+                return known
+            for number in range(done + 1, until + 1):
+                node = nodes[number]
+                inside = [(known[p], p) for p in node.preds if p in known]
+                if not inside:
+                    continue
+                if len(inside) == 1:
+                    short, long, convs, flags, floor, ceiling = inside[0][0]
+                    if node.total > nodes[inside[0][1]].total and node.flags & (MERGED | GATED) and node.merge == "add":
+                        floor, ceiling = node.places or float("inf"), node.places
+                else:
+                    short = min(path.short for path, _ in inside)
+                    long = max(path.long for path, _ in inside)
+                    convs = max(path.convs for path, _ in inside)
+                    flags = 0
+                    for path, _ in inside:
+                        flags |= path.flags
+                    if node.flags & (MIXED | GATED):
+                        floor = max(path.floor for path, _ in inside)
+                        ceiling = min(path.ceiling for path, _ in inside)
+                    else:
+                        whole = [p for p, n in inside if node.merge != "add" or nodes[n].total >= node.total] or [
+                            inside[0][0]
+                        ]
+                        floor = min(path.floor for path in whole)
+                        ceiling = max(path.ceiling for path in whole)
+                if node.flags & (RESAMPLED | WEIGHTED) and node.places:
+                    floor, ceiling = min(floor, node.places), max(ceiling, node.places)
+                known[number] = Path(
+                    short + node.weight, long + node.weight, convs + node.conv, flags | node.flags, floor, ceiling
+                )
+            self._reach[source] = (known, until)
+        return known
+
+    def relate(self, mine: int, other: int) -> Relation | None:
+        """The better of two views: from the latest common ancestor, or from where ``mine`` leads back to through gates
+        and the like."""
+        common = self.ancestors[mine] & self.ancestors[other]
+        if not common:
+            return None
+        source = self.forks[common.bit_length() - 1]
+        reach = self.paths(source, max(mine, other))
+        if mine not in reach or other not in reach:
+            return None
+        first = Relation(source, reach[mine], reach[other], _classify(reach[mine], reach[other]))
+        if first.shortcut is not None and first.gain > 0:
+            return first
+        return self._behind_gate(mine, other, source) or first
+
+    def _behind_gate(self, mine: int, other: int, nearest: int) -> Relation | None:
+        """``x * (1 - t)``: both operands descend from t, but what is carried is x."""
+        nodes = self.nodes
+        at, flags = mine, 0
+        for _ in range(12):
+            node = nodes[at]
+            if node.family not in _TRANSPARENT or node.weight or not node.preds:
+                return None
+            if node.merge == "product":
+                values = [p for p in node.preds if not self._squashed(p)]
+                if len(values) != 1:
+                    return None
+                before = values[0]
+            elif len(set(node.preds)) == 1:
+                before = node.preds[0]
+            else:
+                return None
+            flags |= node.flags
+            at = before
+            if flags & GATED and at != nearest and self.bit[at] & self.ancestors[other]:
+                reach = self.paths(at, max(mine, other))
+                if other in reach and mine in reach:
+                    path = Path(0, 0, 0, flags, reach[mine].floor, reach[mine].ceiling)
+                    relation = Relation(at, path, reach[other], _classify(path, reach[other]))
+                    if relation.shortcut is not None and relation.gain > 0:
+                        return relation
+        return None
+
+    def _squashed(self, node: int) -> bool:
+        """Whether a sigmoid or the like is the last thing that happened, rearranging and rescaling aside."""
+        nodes = self.nodes
+        for _ in range(12):
+            here = nodes[node]
+            if here.flags & SQUASHED:
+                return True
+            plain = here.family in (Family.IDENT, Family.RESAMPLE, Family.SLICE, Family.SPLIT)
+            scaled = here.family in (Family.MUL, Family.ADD) and not here.merge
+            if not (plain or scaled) or len(set(here.preds)) != 1:
+                return False
+            node = here.preds[0]
+        return False
+
+    # -- merges
+
+    def run(self) -> Found:
+        """Look at every merge."""
+        found = Found([], [], [], [], [])
+        for number, node in enumerate(self.nodes):
+            if node.merge == "product":
+                self._product(number, found)
+            elif node.merge == "maximum":
+                self._branches(number, "maximum", self._operands(number), found)
+            elif self._summed_stack(number) is not None or (node.merge and not self._is_part(number)):
+                self._merge(number, found)
+        if self._stopped:
+            found.notes.append("The graph is too large to search whole: skips over very long distances may be missing.")
+        return found
+
+    def _operands(self, number: int) -> list[Leaf]:
+        node = self.nodes[number]
+        return [Leaf(pred, number, slot) for pred, slot in zip(node.preds, node.slots, strict=True)]
+
+    def _summed_stack(self, number: int) -> int | None:
+        """``torch.stack([...]).sum(0)`` is an addition: the stack behind such a sum."""
+        node = self.nodes[number]
+        if node.name not in ("sum", "mean") or len(node.preds) != 1:
+            return None
+        stack = node.preds[0]
+        before = self.nodes[stack]
+        if before.family is not Family.STACK or not before.merge or len(self.consumers[stack]) != 1:
+            return None
+        return stack if node.shape == self.nodes[before.preds[0]].shape else None
+
+    def _is_part(self, number: int) -> bool:
+        """A sum whose only use is another sum belongs to that one; a stack that is summed up, to the sum."""
+        users = self.consumers[number]
+        if len(users) != 1:
+            return False
+        if self.nodes[number].family is Family.STACK:
+            return self._summed_stack(users[0]) is not None
+        return self.nodes[number].merge == "add" and self.nodes[users[0]].merge == "add"
+
+    def _leaves(self, number: int) -> list[Leaf]:
+        """Operands of a merge, sums inside sums taken apart."""
+        stack = self._summed_stack(number)
+        if stack is not None:
+            return self._operands(stack)
+        leaves = []
+        for leaf in self._operands(number):
+            inner = self.nodes[leaf.node]
+            if self.nodes[number].merge == "add" and inner.merge == "add" and self._is_part(leaf.node):
+                leaves.extend(self._leaves(leaf.node))
+            else:
+                leaves.append(leaf)
+        return leaves
+
+    def _merge(self, number: int, found: Found) -> None:
+        leaves = self._leaves(number)
+        kind: Kind = "add" if self._summed_stack(number) is not None else cast(Kind, self.nodes[number].merge)
+        edges: list[tuple[Leaf, Relation]] = []
+        weak: list[tuple[Leaf, Relation]] = []
+        for leaf in leaves:
+            best: Relation | None = None
+            for other in leaves:
+                if other.node == leaf.node:
+                    continue
+                relation = self.relate(leaf.node, other.node)
+                if relation is None or relation.shortcut is None:
+                    continue
+                if relation.gain == 0 and _bypasses_parameters(relation):
+                    weak.append((leaf, relation))
+                if relation.gain < 1 or not _stands_up(relation, kind):
+                    continue
+                if best is None or relation.gain > best.gain:
+                    best = relation
+            if best is not None:
+                edges.append((leaf, best))
+        if edges:
+            for holder in sorted({leaf.holder for leaf, _ in edges}):
+                mine = [(leaf, relation) for leaf, relation in edges if leaf.holder == holder]
+                group = leaves if len({leaf.holder for leaf, _ in edges}) == 1 else self._operands(holder)
+                at = number if len({leaf.holder for leaf, _ in edges}) == 1 else holder
+                found.skips.append(self._skip(len(found.skips), kind, at, holder, mine, group))
+        elif weak:
+            found.weak.append(self._skip(len(found.weak), kind, number, weak[0][0].holder, weak[:1], leaves))
+        else:
+            self._branches(number, kind, leaves, found)
+
+    def _product(self, number: int, found: Found) -> None:
+        leaves = self._operands(number)
+        if len(leaves) != 2:
+            return
+        for value, gate in (leaves, leaves[::-1]):
+            relation = self.relate(value.node, gate.node)
+            if relation is None or relation.gain < 1 or relation.mine.long:
+                continue
+            if relation.mine.flags & (AFFINE | WEIGHTED | MIXED | MERGED):
+                continue
+            kind: Kind = "gate" if self._squashed(gate.node) else "multiply"
+            relation = relation._replace(shortcut=relation.shortcut or "identity")
+            found.gates.append(self._skip(len(found.gates), kind, number, number, [(value, relation)], leaves))
+            return
+
+    def _branches(self, number: int, kind: str, leaves: list[Leaf], found: Found) -> None:
+        """Two operands with weighted layers of their own since they parted."""
+        for place, leaf in enumerate(leaves):
+            for other in leaves[place + 1 :]:
+                relation = self.relate(leaf.node, other.node) if leaf.node != other.node else None
+                if relation is None or not relation.mine.long or not relation.other.long:
+                    continue
+                common = -1
+                for each in leaves:
+                    common &= self.ancestors[each.node]
+                source = self.forks[common.bit_length() - 1] if common > 0 else relation.source
+                reach = self.paths(source, number)
+                node = self.nodes[number]
+                found.multi_branch.append(
+                    MultiBranch(
+                        merge=str(self.nodes[leaf.holder].site),
+                        kind=kind,
+                        source=self._name(source),
+                        branches=tuple(reach[each.node].long if each.node in reach else 0 for each in leaves),
+                        start=self.nodes[source].layers,
+                        end=node.layers,
+                        step=number,
+                        shape=node.shape,
+                    )
+                )
+                return
+
+    def _name(self, number: int) -> str:
+        node = self.nodes[number]
+        return node.name if not node.preds else str(node.site)
+
+    def _skip(
+        self, index: int, kind: Kind, number: int, holder: int, edges: list[tuple[Leaf, Relation]], group: list[Leaf]
+    ) -> Skip:
+        cut = {(leaf.holder, leaf.slot) for leaf, _ in edges}
+        made = [self._edge(leaf, relation) for leaf, relation in edges]
+        made.sort(key=lambda edge: (-edge.layers, -edge.convs, edge.step))
+        node = self.nodes[number]
+        return Skip(
+            index=index,
+            merge=str(self.nodes[holder].site),
+            kind=kind,
+            end=node.layers,
+            step=number,
+            shape=node.shape,
+            edges=tuple(made),
+            others=tuple(self._operand(leaf) for leaf in group if (leaf.holder, leaf.slot) not in cut),
+        )
+
+    def _edge(self, leaf: Leaf, relation: Relation) -> Edge:
+        source = self.nodes[relation.source]
+        operand = self.nodes[leaf.node]
+        ends = [node.places for node in (source, operand) if node.places]
+        low = relation.other.floor * _STEP <= min(ends, default=0.0)
+        high = relation.other.ceiling >= max(ends, default=float("inf")) * _STEP
+        return Edge(
+            source=self._name(relation.source),
+            shortcut=relation.shortcut or "identity",
+            layers=relation.other.long,
+            convs=relation.other.convs,
+            start=source.layers,
+            step=relation.source,
+            cross_scale=low or high,
+            partial=bool(relation.mine.flags & PARTIAL),
+            source_shape=source.shape,
+            shape=operand.shape,
+            operand=self._operand(leaf),
+        )
+
+    def _operand(self, leaf: Leaf) -> Operand:
+        return Operand(self.nodes[leaf.holder].site, leaf.slot)
+
+
+def _classify(mine: Path, other: Path) -> Shortcut | None:
+    """What a shortcut does, from nothing to much; None for more than a shortcut does."""
+    flags = mine.flags
+    if flags & (MIXED | MERGED):
+        return None
+    if flags & GATED:
+        return "gated" if not mine.long else None
+    if mine.long:
+        if mine.long > 2:
+            return None
+        if not flags & ACTIVATED:
+            return "projection"
+        return "lateral" if other.flags & UPSAMPLED else None
+    if flags & ACTIVATED:
+        return "activated"
+    if flags & AFFINE:
+        return "affine"
+    return "resampled" if flags & RESAMPLED else "identity"
+
+
+def _stands_up(relation: Relation, kind: Kind) -> bool:
+    """A projection is a shortcut only around something nonlinear; next to a concatenation it is one more branch,
+    unless the other side comes back up from a lower resolution (an encoder-decoder)."""
+    if relation.shortcut != "projection":
+        return True
+    if kind == "concat" and not relation.other.flags & UPSAMPLED:
+        return False
+    return bool(relation.other.flags & (ACTIVATED | MIXED))
+
+
+def _bypasses_parameters(relation: Relation) -> bool:
+    plain = relation.shortcut in ("identity", "resampled")
+    return plain and not relation.other.long and bool(relation.other.flags & AFFINE)

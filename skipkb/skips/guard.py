@@ -1,0 +1,128 @@
+"""Leaves a model exactly as it was, whatever its forward does to it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_CONTAINERS = (list, dict, set)
+
+
+class Guard:
+    """Remembers parameters, buffers, attributes, flags and hooks of a model; ``restore`` puts them back.
+
+    Buffers are copied beforehand (they are small). Parameters are copied only when something is about to write to
+    them: the capture calls ``touch`` first.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._attributes: list[tuple[nn.Module, dict[str, Any], list[tuple[Any, Any]]]] = []
+        for module in model.modules():
+            contents = [(value, value.copy()) for value in module.__dict__.values() if isinstance(value, _CONTAINERS)]
+            self._attributes.append((module, module.__dict__.copy(), contents))
+        self._parameters = list(model.parameters())
+        self._owned = {_storage(parameter) for parameter in self._parameters}
+        self._flags = [(p, p.requires_grad, p.grad) for p in self._parameters]
+        self._copies: list[tuple[Tensor, int | None, Tensor]] = []
+        for buffer in model.buffers():
+            self._copies.append((buffer, version(buffer), buffer.detach().clone()))
+        self._touched: dict[int, tuple[Tensor, Tensor]] = {}
+        self._data: list[tuple[Tensor, Tensor]] = []
+        self._scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+
+    def touch(self, tensor: Tensor) -> None:
+        """Called before an in-place operation on ``tensor``: copies it if it is, or looks into, a parameter."""
+        key = _storage(tensor)
+        if key not in self._owned or key in self._touched:
+            return
+        for parameter in self._parameters:
+            if _storage(parameter) == key:
+                self._touched[key] = (parameter, parameter.detach().clone())
+                return
+
+    def swap(self, tensor: Tensor) -> None:
+        """Called before ``tensor.data = ...``."""
+        self._data.append((tensor, tensor.detach()))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        with torch.no_grad():
+            for tensor, data in reversed(self._data):
+                tensor.data = data
+            for buffer, version, copy in self._copies:
+                if version is None or self._scripted or version(buffer) != version:
+                    buffer.copy_(copy)
+            for parameter, copy in self._touched.values():
+                parameter.copy_(copy)
+        for module, attributes, contents in self._attributes:
+            for container, copy in contents:
+                if not _same(container, copy):
+                    _refill(container, copy)
+            if not _same(module.__dict__, attributes):
+                for name in module.__dict__.keys() - attributes.keys():
+                    del module.__dict__[name]
+                module.__dict__.update(attributes)
+        for parameter, requires_grad, grad in self._flags:
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+            if parameter.grad is not grad:
+                parameter.grad = grad
+
+
+def _same(left: Any, right: Any) -> bool:
+    """The same things in the same order, by identity: comparing tensors by value would be something else."""
+    if isinstance(left, dict):
+        return len(left) == len(right) and all(
+            key == other and value is thing
+            for (key, value), (other, thing) in zip(left.items(), right.items(), strict=True)
+        )
+    return len(left) == len(right) and all(mine is yours for mine, yours in zip(left, right, strict=True))
+
+
+def _refill(container: Any, copy: Any) -> None:
+    container.clear()
+    if isinstance(container, list):
+        container.extend(copy)
+    else:
+        container.update(copy)
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # sparse, functorch
+        return id(tensor)
+
+
+def version(tensor: Tensor) -> int | None:
+    """How often the tensor was written to; None where PyTorch does not say."""
+    try:
+        return tensor._version
+    except RuntimeError:  # made in inference mode
+        return None
+
+
+@contextmanager
+def random_state() -> Iterator[None]:
+    """Random numbers drawn inside are drawn again outside: PyTorch (CPU and CUDA), Python and NumPy."""
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    python = random.getstate()
+    numpy: Any = sys.modules.get("numpy.random")
+    drawn = numpy.get_state() if numpy is not None else None
+    try:
+        yield
+    finally:
+        if not torch.equal(cpu, torch.get_rng_state()):
+            torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        random.setstate(python)
+        if drawn is not None:
+            numpy.set_state(drawn)

@@ -1,0 +1,94 @@
+"""What ``trace_skips(model, x)`` makes of ``x``, and what it says when a model wants something else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+class TraceError(ValueError):
+    """A model or an input that cannot be traced, with what to do about it."""
+
+
+def prepare(model: nn.Module, x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments for ``model``. Tensors are copied: a model may work in place on its input."""
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"trace_skips follows a torch.nn.Module, not {type(model).__name__}")
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise TraceError("the model has lazy parameters that no input has shaped yet; call it once, then trace it")
+    if _is_shape(x):
+        x = _random(model, tuple(x))
+    args, kwargs = ((), x) if isinstance(x, dict) else (x, {}) if isinstance(x, tuple) else ((x,), {})
+    if isinstance(x, dict) and not all(isinstance(name, str) for name in x):
+        raise TraceError("a dict of inputs names the arguments of forward; its keys must be text")
+    _check_signature(model, args, kwargs)
+    device = torch.device("meta") if _on_meta(model) else None
+    args, kwargs = copied(args, device), copied(kwargs, device)
+    return args, kwargs
+
+
+def _is_shape(x: Any) -> bool:
+    whole = isinstance(x, (tuple, list)) and len(x) > 0
+    return whole and all(isinstance(side, int) and not isinstance(side, bool) for side in x)
+
+
+def _tensors_of(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _on_meta(model: nn.Module) -> bool:
+    owned = list(model.parameters()) or list(model.buffers())
+    return bool(owned) and all(tensor.is_meta for tensor in owned)
+
+
+def _random(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Noise on the device and in the precision of the model; PyTorch's own random numbers stay where they were."""
+    if any(side < 0 for side in shape):
+        raise TraceError(f"an input shape has no negative sides: {shape}")
+    like = next((tensor for tensor in _tensors_of(model) if tensor.is_floating_point()), torch.empty(0))
+    if like.is_meta:
+        return torch.empty(shape, device="meta", dtype=like.dtype)
+    dtype = like.dtype if like.element_size() > 1 else torch.float32
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device, dtype)
+
+
+def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    forward: Callable[..., Any] = model.forward
+    try:
+        signature = inspect.signature(forward)
+    except (TypeError, ValueError):  # no Python signature to be had
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        names = [
+            name
+            for name, parameter in signature.parameters.items()
+            if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+        positional = ", ".join(names) + ("," if len(names) == 1 else "")
+        keywords = ", ".join(f"{name!r}: {name}" for name in names)
+        raise TraceError(
+            f"{type(model).__name__}.forward{signature} cannot be called like this: {error}.\n"
+            f"Pass its inputs as a tuple, trace_skips(model, ({positional})), "
+            f"or by name, trace_skips(model, {{{keywords}}})."
+        ) from None
+
+
+def copied(value: Any, device: torch.device | None) -> Any:
+    """The same structure with every tensor copied (and moved, for a model on the meta device)."""
+    if isinstance(value, Tensor):
+        copy = value.detach().clone() if device is None else value.detach().to(device)
+        return copy.requires_grad_(value.requires_grad)
+    if isinstance(value, dict):
+        return {key: copied(item, device) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(copied(item, device) for item in value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(copied(item, device) for item in value))
+    return value

@@ -1,0 +1,87 @@
+"""Where in the model an operation runs: the stack of modules that are being called.
+
+Global module hooks give the names, so the model itself is not touched. They are process-wide; whatever another thread
+runs meanwhile passes through them unseen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+
+class Frame:
+    """One call of one module."""
+
+    __slots__ = ("call", "counts", "module", "path")
+
+    def __init__(self, path: str, call: int, module: nn.Module | None) -> None:
+        self.path = path
+        self.call = call
+        self.module = module
+        self.counts: dict[str, int] = {}
+
+    def next(self, op: str) -> int:
+        """Number of this use of ``op`` inside this call, from 1."""
+        nth = self.counts.get(op, 0) + 1
+        self.counts[op] = nth
+        return nth
+
+
+class Frames:
+    """Follows the module calls of one thread while it is entered."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        enter: Callable[[nn.Module, Any], None] | None = None,
+        leave: Callable[[nn.Module, Any, Any], None] | None = None,
+    ) -> None:
+        self.root = model
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.calls: Counter[str] = Counter()
+        self.current = Frame("", 0, None)
+        self._stack: list[Frame] = []
+        self._enter, self._leave = enter, leave
+
+    def __enter__(self) -> Frames:
+        self._thread = threading.get_ident()
+        self._handles = [
+            register_module_forward_pre_hook(self._before),
+            register_module_forward_hook(self._after, always_call=True),
+        ]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        if threading.get_ident() != self._thread or torch.compiler.is_compiling():
+            return
+        if module is self.root:  # sites are counted per forward pass of the model
+            self.calls.clear()
+            self._stack.clear()
+        path = self.names.get(id(module))
+        if path is None:  # made on the fly
+            path = f"{self.current.path}.({type(module).__name__})".lstrip(".")
+        self.calls[path] += 1
+        self._stack.append(self.current)
+        self.current = Frame(path, self.calls[path], module)
+        if self._enter is not None:
+            self._enter(module, args)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() != self._thread or torch.compiler.is_compiling():
+            return
+        if self.current.module is not module:
+            return
+        if self._leave is not None:
+            self._leave(module, args, output)
+        self.current = self._stack.pop()

@@ -1,0 +1,124 @@
+"""``trace_skips``: run a model once, watch, and report its skip connections."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from skipkb.skips.analysis import Analysis
+from skipkb.skips.capture import DispatchCapture, FunctionCapture, tensors_in
+from skipkb.skips.graph import Lost, SkipGraph
+from skipkb.skips.guard import Guard, random_state
+from skipkb.skips.inputs import TraceError, prepare
+from skipkb.skips.places import Frame
+from skipkb.skips.record import Recorder
+
+__all__ = ["TraceError", "trace_skips"]
+
+_ONE_AT_A_TIME = threading.RLock()
+"""A trace puts the model's state back afterwards; two at once on one model would put back each other's."""
+
+
+def trace_skips(
+    model: nn.Module, x: Any, *, capture: Literal["auto", "function", "dispatch"] = "auto"
+) -> SkipGraph:
+    """Find every skip connection in one forward pass of ``model``.
+
+    Args:
+        model: any module, on any device (``meta`` too), in train or eval mode. It is left exactly as it was.
+        x: a tensor, a tuple of positional inputs, a dict of keyword inputs, or an input shape such as
+            ``(1, 3, 224, 224)``; anything else is passed as the only input.
+        capture: ``function`` watches calls of the Python API, ``dispatch`` the aten operators below. ``auto`` takes the
+            first, and the second where the first cannot see (TorchScript).
+
+    Raises:
+        TraceError: the model cannot be called with ``x``; the message shows what it takes.
+        Exception: whatever the model's own forward raises, with a note.
+    """
+    if capture not in ("auto", "function", "dispatch"):
+        raise ValueError(f"capture must be 'auto', 'function' or 'dispatch', not {capture!r}")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    with _ONE_AT_A_TIME:
+        if capture != "auto":
+            return _traced(model, x, capture)[0]
+        graph, scripted = _traced(model, x, "function")
+        if not scripted and not graph.lost:
+            return graph
+        below, _ = _traced(model, x, "dispatch")
+        if scripted:
+            note = f"Read from aten operators, because TorchScript hides what is inside: {', '.join(scripted[:3])}."
+            return replace(below, notes=(*below.notes, note))
+        return below if len(below.lost) < len(graph.lost) else graph
+
+
+def _traced(model: nn.Module, x: Any, capture: Literal["function", "dispatch"]) -> tuple[SkipGraph, list[str]]:
+    try:
+        return _run(model, x, capture, grad=False)
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        return _run(model, x, capture, grad=True)  # a forward that differentiates
+
+
+def _run(
+    model: nn.Module, x: Any, capture: Literal["function", "dispatch"], *, grad: bool
+) -> tuple[SkipGraph, list[str]]:
+    args, kwargs = prepare(model, x)
+    named = [*((f"input{i or ''}", value) for i, value in enumerate(args)), *kwargs.items()]
+    inputs = [
+        (name if k == 0 else f"{name}.{k}", tensor)
+        for name, value in named
+        for k, tensor in enumerate(tensors_in(value))
+    ]
+    if not any(tensor.dtype != torch.bool for _, tensor in inputs):
+        raise TraceError(f"no tensor among the inputs of {type(model).__name__}: there is no data to follow")
+    guard = Guard(model)
+    recorder = Recorder(model)
+    start = Frame("", 1, None)
+    for name, tensor in inputs:
+        recorder.add_input(tensor, name, start)
+    watch = (FunctionCapture if capture == "function" else DispatchCapture)(model, recorder, guard)
+    mode = torch.is_grad_enabled()
+    try:
+        with random_state(), torch.set_grad_enabled(grad), _eager(), watch:
+            model(*args, **kwargs)
+    except Exception as error:
+        error.add_note(f"raised in the forward of {type(model).__name__} while trace_skips watched it")
+        raise
+    finally:
+        torch.set_grad_enabled(mode)
+        guard.restore()
+    found = Analysis(recorder.trace).run()
+    lost = list(recorder.trace.lost)
+    if capture == "function":
+        lost += [Lost(f"{path}:forward", "TorchScript: what is inside is not seen") for path in watch.scripted]
+    graph = SkipGraph(
+        model=type(model).__name__,
+        capture=capture,
+        training=model.training,
+        layers=tuple(recorder.trace.layers),
+        skips=tuple(found.skips),
+        gates=tuple(found.gates),
+        weak=tuple(found.weak),
+        multi_branch=tuple(found.multi_branch),
+        lost=tuple(lost),
+        notes=tuple(found.notes),
+    )
+    return graph, watch.scripted
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Submodules under torch.compile run uncompiled while they are watched."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
