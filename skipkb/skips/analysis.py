@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Shortcut, Skip
+from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Shortcut, Site, Skip
 from skipkb.skips.ops import Family
 from skipkb.skips.record import (
     ACTIVATED,
@@ -87,6 +87,7 @@ class Analysis:
 
     def __init__(self, trace: Trace) -> None:
         self.nodes = trace.nodes
+        self.level = trace.level
         self.consumers: list[list[int]] = [[] for _ in self.nodes]
         for number, node in enumerate(self.nodes):
             for pred in dict.fromkeys(node.preds):
@@ -332,7 +333,7 @@ class Analysis:
                 node = self.nodes[number]
                 found.multi_branch.append(
                     MultiBranch(
-                        merge=str(self.nodes[leaf.holder].site),
+                        merge=str(self._site(leaf.holder)),
                         kind=kind,
                         source=self._name(source),
                         branches=tuple(reach[each.node].long if each.node in reach else 0 for each in leaves),
@@ -344,9 +345,12 @@ class Analysis:
                 )
                 return
 
+    def _site(self, number: int) -> Site:
+        return self.nodes[number].site(self.level)
+
     def _name(self, number: int) -> str:
         node = self.nodes[number]
-        return node.name if not node.preds else str(node.site)
+        return node.name if not node.preds else str(self._site(number))
 
     def _skip(
         self, index: int, kind: Kind, number: int, holder: int, edges: list[tuple[Leaf, Relation]], group: list[Leaf]
@@ -357,7 +361,7 @@ class Analysis:
         node = self.nodes[number]
         return Skip(
             index=index,
-            merge=str(self.nodes[holder].site),
+            merge=str(self._site(holder)),
             kind=kind,
             end=node.layers,
             step=number,
@@ -387,7 +391,7 @@ class Analysis:
         )
 
     def _operand(self, leaf: Leaf) -> Operand:
-        return Operand(self.nodes[leaf.holder].site, leaf.slot)
+        return Operand(self._site(leaf.holder), leaf.slot)
 
 
 def _classify(mine: Path, other: Path) -> Shortcut | None:

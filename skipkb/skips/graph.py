@@ -3,7 +3,7 @@
 The line is the network's weighted layers in the order they ran. Position ``k`` on it is the gap in front of
 ``layers[k]``: a skip with ``start=3, end=5`` leaves the data after three layers had run and comes back after five.
 
-Everything here is plain data: no torch, no reference to the model. ``to_json`` and ``from_json`` are inverse to each other.
+Everything here is plain data: no torch, no reference to the model. ``from_json`` is the inverse of ``to_json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    import networkx
     from rich.table import Table
 
 Shape = tuple[int, ...]
@@ -36,7 +35,7 @@ _SITE = re.compile(r"^(?P<module>.*?)(?:#(?P<call>\d+))?:(?P<op>[^:#\[\]]+)(?:\[
 
 @dataclass(frozen=True, slots=True, order=True)
 class Site:
-    """One executed operation: the nth ``op`` inside the call-th call of a module. ``layer1.0:iadd``, ``head#2:cat[3]``."""
+    """One executed operation: the nth ``op`` inside one call of a module. ``layer1.0:iadd``, ``head#2:cat[3]``."""
 
     module: str
     """Qualified name, empty for the model itself."""
@@ -91,7 +90,7 @@ class Layer:
     size: Shape
     """Spatial size of the output; for tokens their grid or number."""
     places: int
-    """Resolution: output positions per sample, whatever the layout (56 x 56 pixels or 64 windows of 49 tokens: 3136)."""
+    """Resolution: output positions per sample, whatever the layout (56 x 56 pixels, 64 windows of 49 tokens: 3136)."""
     call: int = 1
     """Which call of the module; 2 and more where weights are shared."""
     step: int = 0
@@ -252,7 +251,7 @@ class SkipGraph:
     """What a reader should know of this trace, in sentences."""
 
     def counts(self, *, partial: bool = False) -> Counter[str]:
-        """Merges by kind, shortcut class (of adds and concats), ``long`` and ``cross_scale``; what there is none of is 0.
+        """Merges by kind, shortcut class (of adds and concats), ``long`` and ``cross_scale``; none reads as 0.
 
         Partial skips are left out unless asked for.
         """
@@ -288,8 +287,8 @@ class SkipGraph:
 
         return from_dict(json.loads(text))
 
-    def to_networkx(self) -> networkx.MultiDiGraph[Any]:
-        """The line as nodes and edges, with an edge per shortcut (``skip=True``)."""
+    def to_networkx(self) -> Any:
+        """A ``networkx.MultiDiGraph``: the line as nodes and edges, with an edge per shortcut (``skip=True``)."""
         from skipkb.skips.export import to_networkx
 
         return to_networkx(self)
@@ -314,7 +313,7 @@ class SkipGraph:
         width: int | None = None,
         thumbnail: bool = False,
     ) -> str:
-        """The fingerprint: layers on a line, an arc per shortcut. SVG text, also written to ``path`` if there is one."""
+        """The fingerprint: layers on a line, an arc per shortcut. SVG text, written to ``path`` if given."""
         from skipkb.skips.picture import fingerprint
 
         svg = fingerprint(self, title=title, width=width, thumbnail=thumbnail)

@@ -55,8 +55,8 @@ class Guard:
         with torch.no_grad():
             for tensor, data in reversed(self._data):
                 tensor.data = data
-            for buffer, version, copy in self._copies:
-                if version is None or self._scripted or version(buffer) != version:
+            for buffer, before, copy in self._copies:
+                if before is None or self._scripted or version(buffer) != before:
                     buffer.copy_(copy)
             for parameter, copy in self._touched.values():
                 parameter.copy_(copy)

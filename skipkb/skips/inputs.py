@@ -42,7 +42,7 @@ def _tensors_of(model: nn.Module) -> list[Tensor]:
 
 
 def _on_meta(model: nn.Module) -> bool:
-    owned = list(model.parameters()) or list(model.buffers())
+    owned: list[Tensor] = [*model.parameters()] or [*model.buffers()]
     return bool(owned) and all(tensor.is_meta for tensor in owned)
 
 
@@ -69,7 +69,8 @@ def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
         names = [
             name
             for name, parameter in signature.parameters.items()
-            if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
         positional = ", ".join(names) + ("," if len(names) == 1 else "")
         keywords = ", ".join(f"{name!r}: {name}" for name in names)

@@ -74,7 +74,8 @@ for _family, _text in {
         pin_memory nan_to_num masked_fill zero_pad stochastic_depth real""",
     Family.SPLIT: """split chunk unbind tensor_split split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes
         hsplit vsplit dsplit""",
-    Family.SLICE: "getitem slice select narrow index index_select take_along_dim gather masked_select as_strided diagonal",
+    Family.SLICE: """getitem slice select narrow index index_select take_along_dim gather masked_select as_strided
+        diagonal""",
     Family.RESAMPLE: """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
         adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d lp_pool1d
         lp_pool2d lp_pool3d fractional_max_pool2d fractional_max_pool3d max_pool1d_with_indices max_pool2d_with_indices

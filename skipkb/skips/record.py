@@ -62,10 +62,9 @@ class Node:
     layers: int = 0
     """Weighted layers executed up to and including this node."""
 
-    @property
-    def site(self) -> Site:
-        """Address of the operation."""
-        return Site(self.frame.path, max(self.frame.call, 1), self.name, self.nth)
+    def site(self, level: str = "") -> Site:
+        """Address of the operation; ``level`` tells aten operators from functions."""
+        return Site(self.frame.path, max(self.frame.call, 1), level + self.name, self.nth)
 
 
 class Value(NamedTuple):
@@ -96,6 +95,8 @@ class Trace:
     nodes: list[Node] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
+    level: str = ""
+    """``aten.`` where the operations are aten operators."""
 
 
 def tensors_of(args: Iterable[Any], kwargs: dict[str, Any]) -> list[Tensor]:
@@ -117,8 +118,8 @@ def tensors_of(args: Iterable[Any], kwargs: dict[str, Any]) -> list[Tensor]:
 class Recorder:
     """Turns executed operations into a ``Trace``."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.trace = Trace()
+    def __init__(self, model: nn.Module, level: str = "") -> None:
+        self.trace = Trace(level=level)
         self.batch = 1
         self.escaped = ""
         """Where data last left PyTorch."""
@@ -132,10 +133,6 @@ class Recorder:
         self._calls: dict[str, int] = {}
         self._types = {name: type(module).__name__ for name, module in model.named_modules()}
         self._strangers: set[int] = set()
-        for name, parameter in model.named_parameters():
-            self._put(parameter, -1, frozenset((name,)))
-        for buffer in model.buffers():
-            self._put(buffer, -1, NOTHING)
         for module in model.modules():  # tensors kept as plain attributes are constants too
             for thing in list(module.__dict__.values()):
                 if isinstance(thing, Tensor):
@@ -143,6 +140,10 @@ class Recorder:
                 elif type(thing) in (list, tuple, dict):
                     for item in tensors_of(thing.values() if isinstance(thing, dict) else thing, {}):
                         self._put(item, -1, NOTHING)
+        for name, parameter in model.named_parameters():
+            self._put(parameter, -1, frozenset((name,)))
+        for buffer in model.buffers():
+            self._put(buffer, -1, NOTHING)
 
     # -- values
 
@@ -181,10 +182,7 @@ class Recorder:
         """A tensor nobody handed us: another Python object over a known storage, or of unknown origin."""
         key = _storage(tensor)
         writes = self._writes.get(key)
-        if writes is not None:
-            node = writes[-1].whole
-        else:
-            node = self._owners.get(key, -1)
+        node = writes[-1].whole if writes is not None else self._owners.get(key, -1)
         self._put(tensor, node, NOTHING)
         if node < 0:
             self._strangers.add(id(tensor))
@@ -249,7 +247,7 @@ class Recorder:
             return
         if family is Family.ESCAPE:
             if found and self.read(found[0])[0] >= 0:
-                self.escaped = str(Site(frame.path, max(frame.call, 1), op.name, nth))
+                self.escaped = str(Site(frame.path, max(frame.call, 1), self.trace.level + op.name, nth))
             return
         if family is Family.DETACH:
             for tensor in outs:
@@ -299,7 +297,15 @@ class Recorder:
                 part = node
                 if number:
                     part = self._append(
-                        base.name, family, frame, nth, base.preds, base.slots, base.flags, tuple(tensor.shape), base.places
+                        base.name,
+                        family,
+                        frame,
+                        nth,
+                        base.preds,
+                        base.slots,
+                        base.flags,
+                        tuple(tensor.shape),
+                        base.places,
                     )
                 self._give(tensor, part)
             return
@@ -335,7 +341,7 @@ class Recorder:
             if id(tensor) in self._strangers and tensor.dtype.is_floating_point and tensor.dim() > 0:
                 self._strangers.discard(id(tensor))
                 if self.escaped:
-                    where = str(Site(frame.path, max(frame.call, 1), op.name, nth))
+                    where = str(Site(frame.path, max(frame.call, 1), self.trace.level + op.name, nth))
                     reason = f"a tensor of unknown origin comes in; data left PyTorch at {self.escaped}"
                     self.trace.lost.append(Lost(where, reason))
 
@@ -371,7 +377,16 @@ class Recorder:
                     product = self._compute(inner, frame, nth, found, rest, names, matrix, outs, target)
                     flags = MERGED
                     return self._append(
-                        op.name, Family.ADD, frame, nth, (preds[0], product), (0, rest[0][1]), flags, shape, places, merge="add"
+                        op.name,
+                        Family.ADD,
+                        frame,
+                        nth,
+                        (preds[0], product),
+                        (0, rest[0][1]),
+                        flags,
+                        shape,
+                        places,
+                        merge="add",
                     )
                 family = Family.IDENT
             else:
@@ -391,7 +406,7 @@ class Recorder:
                 places = places or absolute
                 if conv and len(shape) == len(nodes[preds[0]].shape) and math.prod(nodes[preds[0]].shape[2:]):
                     places *= math.prod(shape[2:]) / math.prod(nodes[preds[0]].shape[2:])
-                if conv and "transpose" in op.name or (conv and _grows(nodes[preds[0]].shape, shape)):
+                if conv and ("transpose" in op.name or _grows(nodes[preds[0]].shape, shape)):
                     flags |= UPSAMPLED
         elif family is Family.RESAMPLE:
             flags |= RESAMPLED
@@ -481,7 +496,7 @@ class Recorder:
             size = shape[1:-1]
         places = math.prod(shape) / max(channels, 1)
         kind_type = self._types.get(name, type(frame.module).__name__ if frame.module is not None else "")
-        for part in ((".in_proj", ".out_proj") if kind == "attention" else ("",)):
+        for part in (".in_proj", ".out_proj") if kind == "attention" else ("",):
             self._calls[name + part] = call = self._calls.get(name + part, 0) + 1
             self.trace.layers.append(
                 Layer(
@@ -518,12 +533,23 @@ class Recorder:
             preds, slots = tuple(n for n, _ in data), tuple(p for _, p in data)
             merge = "concat" if len(set(preds)) > 1 else ""
             node = self._append(
-                op.name, Family.WRITE, frame, nth, preds, slots, (MERGED if merge else 0) | PARTIAL, shape, places, 0, 0, merge
+                op.name,
+                Family.WRITE,
+                frame,
+                nth,
+                preds,
+                slots,
+                (MERGED if merge else 0) | PARTIAL,
+                shape,
+                places,
+                0,
+                0,
+                merge,
             )
             for tensor in outs:
                 self._give(tensor, node)
             return
-        region = target
+        region: Tensor | None = target
         if op.name == "setitem" and len(args) == 3:
             region = _region(target, args[1])
         if values:
@@ -531,21 +557,13 @@ class Recorder:
             if region is not None and _storage(source) == _storage(target) and _geometry(source) == _geometry(region):
                 return  # x[i] += y writes back what is there already
             node, slot = values[0]
-        elif op.family is Family.COPY:
-            self._overwrite(target)
+        else:  # a constant; written into a part, the rest is still the data
+            if op.family is Family.COPY or (region is not None and tuple(region.shape) == shape):
+                self._overwrite(target)
             return
-        elif region is not None and tuple(region.shape) == shape:
-            self._overwrite(target)
-            return
-        else:
-            return  # a constant written into a part: the rest is still the data
         copy = self._append(op.name, Family.IDENT, frame, nth, (node,), (slot,), 0, tuple(found[slot].shape), places)
-        if region is target:
-            self._write(target, copy, frame, op, merge="concat", nth=nth, slot=slot)
-        elif region is not None and math.prod(region.shape) == math.prod(shape):
-            self._write(target, copy, frame, op, merge="concat", nth=nth, slot=slot)
-        else:
-            self._write(target, copy, frame, op, merge="concat", nth=nth, slot=slot, inside=True, region=region)
+        inside = region is None or math.prod(region.shape) != math.prod(shape)
+        self._write(target, copy, frame, op, merge="concat", nth=nth, slot=slot, inside=inside, region=region)
 
     def _write(
         self,
@@ -632,13 +650,13 @@ def _matrix_like(name: str) -> bool:
 
 def _storage(tensor: Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse, functorch
         return -id(tensor)
 
 
 def _geometry(tensor: Tensor) -> Geometry:
-    return tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+    return int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride()
 
 
 def _covers(tensor: Tensor) -> bool:

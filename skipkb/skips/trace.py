@@ -26,9 +26,7 @@ _ONE_AT_A_TIME = threading.RLock()
 """A trace puts the model's state back afterwards; two at once on one model would put back each other's."""
 
 
-def trace_skips(
-    model: nn.Module, x: Any, *, capture: Literal["auto", "function", "dispatch"] = "auto"
-) -> SkipGraph:
+def trace_skips(model: nn.Module, x: Any, *, capture: Literal["auto", "function", "dispatch"] = "auto") -> SkipGraph:
     """Find every skip connection in one forward pass of ``model``.
 
     Args:
@@ -80,7 +78,7 @@ def _run(
     if not any(tensor.dtype != torch.bool for _, tensor in inputs):
         raise TraceError(f"no tensor among the inputs of {type(model).__name__}: there is no data to follow")
     guard = Guard(model)
-    recorder = Recorder(model)
+    recorder = Recorder(model, "aten." if capture == "dispatch" else "")
     start = Frame("", 1, None)
     for name, tensor in inputs:
         recorder.add_input(tensor, name, start)
