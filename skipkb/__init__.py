@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from skipkb.catalog.search import entries, get, search
     from skipkb.catalog.tables import table
     from skipkb.factory import create_model, list_models
+    from skipkb.skips.ablation import ablate
+    from skipkb.skips.graph import SkipGraph
+    from skipkb.skips.trace import trace_skips
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CatalogueError",
+    "SkipGraph",
     "UnknownNameError",
+    "ablate",
     "cite",
     "create_model",
     "entries",
@@ -31,11 +36,14 @@ __all__ = [
     "list_models",
     "search",
     "table",
+    "trace_skips",
 ]
 
 _HOME = {
     "CatalogueError": "skipkb.catalog.problems",
     "UnknownNameError": "skipkb.catalog.problems",
+    "SkipGraph": "skipkb.skips.graph",
+    "ablate": "skipkb.skips.ablation",
     "cite": "skipkb.catalog.citations",
     "create_model": "skipkb.factory",
     "entries": "skipkb.catalog.search",
@@ -43,6 +51,7 @@ _HOME = {
     "list_models": "skipkb.factory",
     "search": "skipkb.catalog.search",
     "table": "skipkb.catalog.tables",
+    "trace_skips": "skipkb.skips.trace",
 }
 
 

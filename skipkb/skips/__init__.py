@@ -13,13 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skipkb.skips.ablate import AblationError, ablate
+    from skipkb.skips.ablation import AblationError, ablate
     from skipkb.skips.graph import Edge, Layer, Lost, MultiBranch, Operand, Site, Skip, SkipGraph
     from skipkb.skips.trace import TraceError, trace_skips
 
 _HOME = {
-    "AblationError": "skipkb.skips.ablate",
-    "ablate": "skipkb.skips.ablate",
+    "AblationError": "skipkb.skips.ablation",
+    "ablate": "skipkb.skips.ablation",
     "Edge": "skipkb.skips.graph",
     "Layer": "skipkb.skips.graph",
     "Lost": "skipkb.skips.graph",

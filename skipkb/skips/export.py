@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from skipkb.skips.graph import Edge, Layer, Lost, MultiBranch, Operand, Skip, SkipGraph
+from skipkb.skips.graph import Edge, Layer, Lost, MultiBranch, Operand, Shape, Site, Skip, SkipGraph
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,11 +16,12 @@ FORMAT = 1
 """Version of the JSON."""
 
 
-# -- JSON: false flags and empty lists are left out, layers and edges are rows
+# -- JSON: what repeats (sources, the merge's own address) is written once, layers and edges are rows
 
 
 def to_dict(graph: SkipGraph) -> dict[str, Any]:
     """Plain lists and dicts; ``from_dict`` is the inverse."""
+    sources: dict[_Source, int] = {}
     content: dict[str, Any] = {
         "format": FORMAT,
         "model": graph.model,
@@ -30,9 +31,10 @@ def to_dict(graph: SkipGraph) -> dict[str, Any]:
             [layer.name, layer.type, layer.kind, layer.channels, list(layer.size), layer.places, layer.call, layer.step]
             for layer in graph.layers
         ],
-        "skips": [_skip_to_dict(skip) for skip in graph.skips],
-        "gates": [_skip_to_dict(skip) for skip in graph.gates],
-        "weak": [_skip_to_dict(skip) for skip in graph.weak],
+        "skips": [_skip_to_dict(skip, sources) for skip in graph.skips],
+        "gates": [_skip_to_dict(skip, sources) for skip in graph.gates],
+        "weak": [_skip_to_dict(skip, sources) for skip in graph.weak],
+        "sources": [[name, start, step, list(shape)] for name, start, step, shape in sources],
         "multi_branch": [
             [b.merge, b.kind, b.source, list(b.branches), b.start, b.end, b.step, list(b.shape)]
             for b in graph.multi_branch
@@ -47,89 +49,100 @@ def from_dict(content: dict[str, Any]) -> SkipGraph:
     """Read what ``to_dict`` wrote."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"not a skip graph of format {FORMAT}")
+
+    def rows(key: str) -> list[Any]:
+        found: list[Any] = content.get(key, [])
+        return found
+
+    sources = [_Source(name, start, step, tuple(shape)) for name, start, step, shape in rows("sources")]
+
+    def skips(key: str) -> tuple[Skip, ...]:
+        return tuple(_skip_from_dict(i, skip, sources) for i, skip in enumerate(rows(key)))
+
     return SkipGraph(
         model=content["model"],
         capture=content["capture"],
         training=content["training"],
-        layers=tuple(
-            Layer(n, t, k, c, tuple(s), p, call, step) for n, t, k, c, s, p, call, step in _rows(content, "layers")
-        ),
-        skips=tuple(_skip_from_dict(i, skip) for i, skip in enumerate(_rows(content, "skips"))),
-        gates=tuple(_skip_from_dict(i, skip) for i, skip in enumerate(_rows(content, "gates"))),
-        weak=tuple(_skip_from_dict(i, skip) for i, skip in enumerate(_rows(content, "weak"))),
+        layers=tuple(Layer(n, t, k, c, tuple(s), p, call, step) for n, t, k, c, s, p, call, step in rows("layers")),
+        skips=skips("skips"),
+        gates=skips("gates"),
+        weak=skips("weak"),
         multi_branch=tuple(
             MultiBranch(m, k, s, tuple(b), start, end, step, tuple(shape))
-            for m, k, s, b, start, end, step, shape in _rows(content, "multi_branch")
+            for m, k, s, b, start, end, step, shape in rows("multi_branch")
         ),
-        lost=tuple(Lost(where, reason) for where, reason in _rows(content, "lost")),
-        notes=tuple(_rows(content, "notes")),
+        lost=tuple(Lost(where, reason) for where, reason in rows("lost")),
+        notes=tuple(rows("notes")),
     )
 
 
-def _rows(content: dict[str, Any], key: str) -> list[Any]:
-    rows: list[Any] = content.get(key, [])
-    return rows
+class _Source(NamedTuple):
+    name: str
+    start: int
+    step: int
+    shape: Shape
 
 
-def _skip_to_dict(skip: Skip) -> dict[str, Any]:
+def _skip_to_dict(skip: Skip, sources: dict[_Source, int]) -> dict[str, Any]:
     return {
         "merge": skip.merge,
         "kind": skip.kind,
         "end": skip.end,
         "step": skip.step,
         "shape": list(skip.shape),
-        "edges": [_edge_to_dict(edge) for edge in skip.edges],
-        "others": [str(operand) for operand in skip.others],
+        "edges": [_edge_to_row(edge, skip.merge, sources) for edge in skip.edges],
+        "others": [_address(operand, skip.merge) for operand in skip.others],
     }
 
 
-def _edge_to_dict(edge: Edge) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "source": edge.source,
-        "shortcut": edge.shortcut,
-        "layers": edge.layers,
-        "convs": edge.convs,
-        "start": edge.start,
-        "step": edge.step,
-        "shape": list(edge.shape),
-        "operand": str(edge.operand),
-    }
-    if edge.source_shape != edge.shape:
-        content["source_shape"] = list(edge.source_shape)
-    if edge.cross_scale:
-        content["cross_scale"] = True
-    if edge.partial:
-        content["partial"] = True
-    return content
-
-
-def _skip_from_dict(index: int, content: dict[str, Any]) -> Skip:
+def _skip_from_dict(index: int, content: dict[str, Any], sources: list[_Source]) -> Skip:
+    merge = content["merge"]
     return Skip(
         index=index,
-        merge=content["merge"],
+        merge=merge,
         kind=content["kind"],
         end=content["end"],
         step=content["step"],
         shape=tuple(content["shape"]),
-        edges=tuple(_edge_from_dict(edge) for edge in content["edges"]),
-        others=tuple(Operand.parse(operand) for operand in content["others"]),
+        edges=tuple(_edge_from_row(row, merge, sources) for row in content["edges"]),
+        others=tuple(_operand(address, merge) for address in content["others"]),
     )
 
 
-def _edge_from_dict(content: dict[str, Any]) -> Edge:
+def _edge_to_row(edge: Edge, merge: str, sources: dict[_Source, int]) -> list[Any]:
+    """Source, shortcut, layers, convs, operand, flags (c: cross-scale, p: partial), and the shape if it changed."""
+    source = _Source(edge.source, edge.start, edge.step, edge.source_shape)
+    number = sources.setdefault(source, len(sources))
+    flags = "c" * edge.cross_scale + "p" * edge.partial
+    row = [number, edge.shortcut, edge.layers, edge.convs, _address(edge.operand, merge), flags]
+    return row if edge.shape == edge.source_shape else [*row, list(edge.shape)]
+
+
+def _edge_from_row(row: list[Any], merge: str, sources: list[_Source]) -> Edge:
+    number, shortcut, layers, convs, address, flags, *shape = row
+    source = sources[number]
     return Edge(
-        source=content["source"],
-        shortcut=content["shortcut"],
-        layers=content["layers"],
-        convs=content["convs"],
-        start=content["start"],
-        step=content["step"],
-        cross_scale=content.get("cross_scale", False),
-        partial=content.get("partial", False),
-        source_shape=tuple(content.get("source_shape", content["shape"])),
-        shape=tuple(content["shape"]),
-        operand=Operand.parse(content["operand"]),
+        source=source.name,
+        shortcut=shortcut,
+        layers=layers,
+        convs=convs,
+        start=source.start,
+        step=source.step,
+        cross_scale="c" in flags,
+        partial="p" in flags,
+        source_shape=source.shape,
+        shape=tuple(shape[0]) if shape else source.shape,
+        operand=_operand(address, merge),
     )
+
+
+def _address(operand: Operand, merge: str) -> str | int:
+    """Only the position where the operand enters the merge itself."""
+    return operand.position if str(operand.site) == merge else str(operand)
+
+
+def _operand(address: str | int, merge: str) -> Operand:
+    return Operand.parse(address) if isinstance(address, str) else Operand(Site.parse(merge), address)
 
 
 # -- tables
@@ -226,7 +239,7 @@ def _line(graph: SkipGraph) -> tuple[list[_Stop], list[_Arc]]:
 
 
 def to_networkx(graph: SkipGraph) -> Any:
-    """A ``networkx.MultiDiGraph``: nodes carry ``label`` and ``kind``, skip edges ``skip=True`` and the facts of the skip."""
+    """A ``networkx.MultiDiGraph``: nodes carry ``label`` and ``kind``, skip edges ``skip=True`` and its facts."""
     from importlib import import_module
 
     out = import_module("networkx").MultiDiGraph(model=graph.model)

@@ -27,8 +27,16 @@ FOLD_TIMES = 4
 """Repetitions that make folding worth its mark."""
 UNFOLD_BELOW = 50
 """Layers below which a folded line shows more of what it repeats."""
+FOLDS = 4
+"""Folds a line may have."""
+LEAST_HIDDEN = 8
+"""Layers a fold must save."""
 LONGEST_BLOCK = 128
 """Layers of the longest block that is looked for."""
+LONGEST_ASIDE = 12
+"""Layers of the longest block within which a lower resolution is not a stage of its own."""
+ARCS = 600, 240
+"""Arcs drawn at most, in the picture and in its thumbnail; a denser net is thinned evenly."""
 
 LIGHT = {"add": "#4c63d2", "concat": "#d8572a", "gate": "#12836f", "multiply": "#9a6700"}
 DARK = {"add": "#93a5ff", "concat": "#ff9466", "gate": "#45c9ae", "multiply": "#e0b04a"}
@@ -55,10 +63,13 @@ def fingerprint(
     if width < 60:
         raise ValueError(f"a fingerprint needs a width of at least 60 pixels, not {width}")
     title = _clean(graph.model if title is None else title).strip() or "Unnamed network"
-    arcs = _arcs(graph)
     folds = find_folds(graph)
-    body, height = _Drawing(graph, arcs, folds, width, thumbnail).draw(title)
+    arcs = [arc for arc in _arcs(graph) if not any(fold.hides(arc) for fold in folds)]
+    drawn = thinned(arcs, ARCS[thumbnail])
+    body, height = _Drawing(graph, drawn, folds, width, thumbnail).draw(title)
     description = describe(graph, folds)
+    if len(drawn) < len(arcs):
+        description += f" Too dense to draw: {len(drawn)} of {len(arcs)} arcs are shown."
     slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "network"
     name = f"fp-{slug}-{zlib.crc32('|'.join((title, description, *body)).encode()):08x}"
     lines = [
@@ -162,6 +173,24 @@ def _stroke(shortcut: Shortcut) -> Stroke:
     return "solid" if shortcut == "identity" else "dotted" if shortcut == "gated" else "dashed"
 
 
+def thinned(arcs: Sequence[Arc], most: int) -> list[Arc]:
+    """Every nth source and nth merge of a net too dense to tell its arcs apart, so that the pattern stays."""
+    kept = list(arcs)
+    n = 1
+    while len(kept) > most:
+        n += 1
+        groups: dict[Look, list[Arc]] = defaultdict(list)
+        for arc in arcs:
+            groups[arc.look].append(arc)
+        kept = []
+        for group in groups.values():
+            sparse = len(group) * 8 <= most
+            sources = {place: k for k, place in enumerate(sorted({arc.start for arc in group}))}
+            merges = {place: k for k, place in enumerate(sorted({arc.end for arc in group}))}
+            kept += [arc for arc in group if sparse or (sources[arc.start] + merges[arc.end]) % n == 0]
+    return kept
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A run of layers at one resolution."""
@@ -175,36 +204,59 @@ class Stage:
 
 
 def find_stages(graph: SkipGraph) -> list[Stage]:
-    """The line cut where the resolution changes by more than a border's worth.
-
-    Layers on the way to a gate, and layers on a single position with more to come, belong to the stage around them.
-    """
+    """The line cut where the resolution changes by more than a border's worth; what steps aside cuts nothing."""
     layers = graph.layers
-    gated = {k for gate in graph.gates for edge in gate.edges for k in range(edge.start, gate.end)}
-    last_wide = max((k for k, layer in enumerate(layers) if layer.places > 1), default=-1)
+    apart = _aside(graph)
     stages: list[Stage] = []
     run: list[int] = []
-    aside: set[int] = set()
 
     def close() -> None:
-        if run:
-            sizes = [layers[k].size for k in run if k not in aside]
-            rank = Counter(sizes)
-            size = max(rank, key=lambda size: (len(size) > 1, rank[size], -sizes.index(size)))
-            stages.append(Stage(run[0], run[-1] + 1, layers[run[0]].places, size, frozenset(aside)))
+        sizes = [layers[k].size for k in run if k not in apart]
+        convs = {layers[k].size for k in run if layers[k].kind == "conv"}
+        rank = Counter(sizes)
+        size = max(rank, key=lambda size: (size in convs, rank[size], -sizes.index(size)))
+        stages.append(Stage(run[0], run[-1] + 1, layers[run[0]].places, size, apart & {*run}))
         run.clear()
-        aside.clear()
 
     for k, layer in enumerate(layers):
-        if run:
-            ratio = max(layer.places, 1) / max(layers[run[0]].places, 1)
-            if ratio < 1 / 1.5 and (k in gated or (layer.places <= 1 and k < last_wide)):
-                aside.add(k)
-            elif not 1 / 1.5 <= ratio <= 1.5:
-                close()
+        if run and k not in apart and not _alike(layer.places, layers[run[0]].places):
+            close()
+        if not run:
+            apart -= {k}
         run.append(k)
-    close()
+    if run:
+        close()
     return stages
+
+
+def _aside(graph: SkipGraph) -> frozenset[int]:
+    """Layers on a smaller copy that comes back: squeeze-and-excitation, pooled keys, a shortcut computed first.
+
+    That is: on the way to a gate, or lower than what follows in a block that ends no higher than it began. The floor
+    of an encoder-decoder is none of these: its shortcuts cross scales.
+    """
+    places = [max(layer.places, 1) for layer in graph.layers]
+    wide = max((k for k, number in enumerate(places) if number > 1), default=-1)
+    found = {k for k in range(1, wide) if places[k] == 1 and any(number > 1 for number in places[:k])}
+    for gate in graph.gates:
+        for edge in gate.edges:
+            before = places[max(edge.start - 1, 0)]
+            found |= {k for k in range(edge.start, gate.end) if places[k] * 1.5 < before}
+    blocks = {(edge.start, skip.end) for skip in graph.skips for edge in skip.edges if not edge.cross_scale}
+    blocks |= {(merge.start, merge.end) for merge in graph.multi_branch}
+    for start, end in blocks:
+        if end - start <= LONGEST_ASIDE:
+            high = 0
+            for k in reversed(range(start, end)):
+                if places[k] * 1.5 < high:
+                    found.add(k)
+                high = max(high, places[k])
+    return frozenset(found)
+
+
+def _alike(places: int, others: int) -> bool:
+    """Up to a border."""
+    return 1 / 1.5 <= max(places, 1) / max(others, 1) <= 1.5
 
 
 # Folding ------------------------------------------------------------------------------------------------------------
@@ -261,7 +313,8 @@ def find_folds(graph: SkipGraph, *, above: int = FOLD_ABOVE) -> list[Fold]:
     spans: list[Span] = [(arc.start, arc.end, arc.look) for arc in _arcs(graph)]
     spans += [(min(merge.start, merge.end), merge.end, None) for merge in graph.multi_branch]
     for fold in sorted(_repetitions(signs, spans), key=lambda fold: (-len(fold.hidden), fold.period, fold.start)):
-        if length > above and all(fold.fits(other) for other in folds):
+        enough = length <= above or len(folds) == FOLDS or len(fold.hidden) < LEAST_HIDDEN
+        if not enough and all(fold.fits(other) for other in folds):
             folds.append(fold)
             length -= len(fold.hidden)
     if len(folds) == 1 and length < UNFOLD_BELOW:  # nothing but this block: show enough of it to see the pattern
@@ -360,7 +413,7 @@ class _Drawing:
         self.x = self._positions()
         self.level = self._levels()
         self.top = max(self.level, default=self.size.floor)
-        self.arcs = [arc for arc in arcs if not any(fold.hides(arc) for fold in folds)]
+        self.arcs = arcs
         self.arch = self.size.arch * width
         reach = max((self._rise(arc) - self._foot(arc) for arc in self.arcs if not arc.below), default=0)
         self.height = round(0.45 * width) if small else 0
@@ -522,7 +575,7 @@ class _Drawing:
             if right - left < 2:
                 continue
             lines.append(f"M{_n(left)} 4v3H{_n(right)}v-3")
-            fitting = [text for text in _labels(stage.size) if len(text) * 6 <= right - left + 2]
+            fitting = [text for text in _labels(stage.size) if len(text) * 6 <= right - left - 2]
             if fitting:
                 labels.append(f'<text x="{_n((left + right) / 2)}" y="18">{fitting[0]}</text>')
         if not lines:
@@ -620,7 +673,7 @@ class _Drawing:
         ink = [f'<text x="{margin}" y="20" fill="currentColor" font-size="15" font-weight="600">{escape(shown)}</text>']
         x, y = float(margin), 40
         for text, kind, stroke, thin in self._legend():
-            width = len(text) * 6.2 + (40 if kind else 16)
+            width = len(text) * 6.6 + (40 if kind else 16)
             if x > margin and x + width > self.width:
                 x, y = float(margin), y + 18
             if kind:
