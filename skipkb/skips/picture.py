@@ -241,7 +241,10 @@ def _aside(graph: SkipGraph) -> frozenset[int]:
     for gate in graph.gates:
         for edge in gate.edges:
             before = places[max(edge.start - 1, 0)]
-            found |= {k for k in range(edge.start, gate.end) if places[k] * 1.5 < before}
+            for k in range(edge.start, gate.end):
+                size = graph.layers[k].size
+                if places[k] * 1.5 < before and not (size and _has(gate.shape, size)):
+                    found.add(k)
     blocks = {(edge.start, skip.end) for skip in graph.skips for edge in skip.edges if not edge.cross_scale}
     blocks |= {(merge.start, merge.end) for merge in graph.multi_branch}
     for start, end in blocks:
@@ -426,8 +429,10 @@ class _Drawing:
         room = self.width - 2 * self.size.margin
         gaps = {fold.hidden.start: fold.hidden.stop for fold in self.folds}
         pitch = (room - self.size.gap * len(gaps)) / max(len(self.visible), 1)
-        grain = 1 if pitch >= 20 else 0.5 if pitch >= 4 else 0.1  # round numbers make short paths
-        self.pitch = max(math.floor(pitch / grain) * grain, 0.1)
+        grain = (
+            1 if pitch >= 20 else 0.5 if pitch >= 4 else 0.1 if pitch >= 1.5 else 0.01
+        )  # round numbers make short paths
+        self.pitch = max(math.floor(pitch / grain) * grain, 0.05)
         used = self.pitch * len(self.visible) + self.size.gap * len(gaps)
         x = self.size.margin + max(room - used, 0) // 2
         places: dict[int, float] = {0: x}

@@ -50,7 +50,7 @@ class Sketch:
     ) -> None:
         starts = [starts] if isinstance(starts, int) else list(starts)
         where: list[Skip] = getattr(self, into)
-        shape = self._shape(self.here)
+        shape = flags.get("shape") or self._shape(self.here)
         operand = Operand.parse(f"at{self.here}:{kind}/0")
         edges = tuple(
             Edge(
@@ -93,7 +93,7 @@ def _excite(to: Sketch, side: int, channels: int) -> None:
     start = to.here
     to.conv(1, channels // 16)
     to.conv(1, channels)
-    to.merge(start, "gate", into="gates", source_shape=(1, channels, side, side))
+    to.merge(start, "gate", into="gates", source_shape=(1, channels, side, side), shape=(1, channels, side, side))
 
 
 def resnet(name: str, depths: Sequence[int], *, bottleneck: bool = True, excite: bool = False) -> SkipGraph:
@@ -127,13 +127,10 @@ def densenet121() -> SkipGraph:
     for stage, depth in enumerate((6, 12, 24, 16)):
         side = 56 >> stage
         starts = [to.here]
-        for layer in range(depth):
+        for _ in range(depth):
             to.conv(side, 128)
             to.conv(side, 32)
-            if layer < depth - 1:
-                to.merge(starts[:], "concat")
-            else:
-                to.merge(starts[:], "concat")
+            to.merge(starts, "concat")
             starts.append(to.here)
         if stage < 3:
             to.conv(side, 128 << stage)
