@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from skipkb.skips.capture import plain
 from skipkb.skips.graph import Edge, Operand, Shape, Skip
 from skipkb.skips.ops import Family, describe
 from skipkb.skips.places import Frames
@@ -48,7 +49,7 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
         *,
         drop: Literal["shortcut", "residual"] = "shortcut",
     ) -> None:
-        super().__init__()
+        plain(super()).__init__()
         if drop not in ("shortcut", "residual"):
             raise ValueError(f"drop must be 'shortcut' or 'residual', not {drop!r}")
         self._model = getattr(model, "_orig_mod", model)
@@ -80,11 +81,11 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
         self._met.clear()
         self._ran = False
         self._frames.__enter__()
-        super().__enter__()
+        plain(super()).__enter__()
         return self
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        super().__exit__(kind, *rest)
+        plain(super()).__exit__(kind, *rest)
         self._frames.__exit__()
         if kind is None and self._ran:
             missed = {operand for cut in self._cuts.values() for operand, _ in cut.values()} - self._met

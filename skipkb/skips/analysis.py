@@ -173,9 +173,9 @@ class Analysis:
         first = Relation(source, reach[mine], reach[other], _classify(reach[mine], reach[other]))
         if first.shortcut is not None and first.gain > 0:
             return first
-        return self._behind_gate(mine, other, source) or first
+        return self._behind_gate(mine, other) or first
 
-    def _behind_gate(self, mine: int, other: int, nearest: int) -> Relation | None:
+    def _behind_gate(self, mine: int, other: int) -> Relation | None:
         """``x * (1 - t)``: both operands descend from t, but what is carried is x."""
         nodes = self.nodes
         at, flags = mine, 0
@@ -194,7 +194,7 @@ class Analysis:
                 return None
             flags |= node.flags
             at = before
-            if flags & GATED and at != nearest and self.bit[at] & self.ancestors[other]:
+            if flags & GATED and self.bit[at] & self.ancestors[other]:
                 reach = self.paths(at, max(mine, other))
                 if other in reach and mine in reach:
                     path = Path(0, 0, 0, flags, reach[mine].floor, reach[mine].ceiling)

@@ -26,7 +26,7 @@ class FunctionCapture(TorchFunctionMode):
     """Records at the level of the Python API."""
 
     def __init__(self, model: nn.Module, recorder: Recorder, guard: Guard) -> None:
-        super().__init__()
+        plain(super()).__init__()
         self.recorder = recorder
         self.guard = guard
         self.frames = Frames(model, leave=self._left)
@@ -35,11 +35,11 @@ class FunctionCapture(TorchFunctionMode):
 
     def __enter__(self) -> FunctionCapture:
         self.frames.__enter__()
-        super().__enter__()
+        plain(super()).__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
+        plain(super()).__exit__(*exc)
         self.frames.__exit__()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,7 +77,7 @@ class DispatchCapture(TorchDispatchMode):
     """Records at the level of aten operators."""
 
     def __init__(self, model: nn.Module, recorder: Recorder, guard: Guard) -> None:
-        super().__init__()
+        plain(super()).__init__()
         self.recorder = recorder
         self.guard = guard
         self.frames = Frames(model, self._entered, self._left)
@@ -89,13 +89,13 @@ class DispatchCapture(TorchDispatchMode):
 
     def __enter__(self) -> DispatchCapture:
         self.frames.__enter__()
-        self._python.__enter__()
-        super().__enter__()
+        plain(self._python).__enter__()
+        plain(super()).__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
-        self._python.__exit__(*exc)
+        plain(super()).__exit__(*exc)
+        plain(self._python).__exit__(*exc)
         self.frames.__exit__()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -138,7 +138,7 @@ class _Python(TorchFunctionMode):
     which PyTorch takes only when no function mode is active."""
 
     def __init__(self, capture: DispatchCapture) -> None:
-        super().__init__()
+        plain(super()).__init__()
         self._capture = capture
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -163,3 +163,8 @@ def tensors_in(value: Any) -> list[Tensor]:
     if hasattr(value, "__dataclass_fields__"):
         return [tensor for name in value.__dataclass_fields__ for tensor in tensors_in(getattr(value, name))]
     return []
+
+
+def plain(parent: Any) -> Any:
+    """PyTorch's modes carry no types; this says so once."""
+    return parent

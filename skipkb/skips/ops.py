@@ -49,7 +49,7 @@ for _family, _text in {
     Family.PASS: """shape size dim ndim ndimension numel nelement stride storage_offset storage untyped_storage data_ptr
         dtype device layout is_cuda is_meta is_cpu is_nested is_sparse is_quantized is_complex is_floating_point
         is_contiguous is_leaf requires_grad requires_grad_ grad grad_fn element_size itemsize nbytes len bool int float
-        index item tolist is_inference is_conj is_neg equal allclose is_same_size broadcast_shapes set_grad_enabled
+        index item is_inference is_conj is_neg equal allclose is_same_size broadcast_shapes set_grad_enabled
         repr str format hash contains iter retain_grad register_hook names has_names result_type can_cast get_device
         is_tensor is_storage is_pinned type_as_str names is_shared is_signed version backward output_nr base is_mkldnn
         is_xla is_mps is_ipu is_maia is_xpu is_vulkan is_mtia names sym_size sym_stride sym_numel sym_storage_offset
@@ -62,7 +62,7 @@ for _family, _text in {
         logical_not logical_xor bucketize searchsorted unique unique2 nms meshgrid constant init fft_fftfreq
         empty_permuted efficientzerotensor poisson kaiser_window blackman_window bartlett_window cartesian_prod""",
     Family.DETACH: "detach data",
-    Family.ESCAPE: "numpy array dlpack to_dlpack",
+    Family.ESCAPE: "numpy array dlpack to_dlpack tolist",
     Family.IDENT: """view view_as reshape reshape_as permute transpose swapaxes swapdims movedim moveaxis t T mT H mH
         adjoint flatten unflatten squeeze unsqueeze unsafe_view reshape_alias alias clone contiguous to to_copy type
         type_as double half bfloat16 float32 cpu cuda roll pad constant_pad_nd reflection_pad1d reflection_pad2d

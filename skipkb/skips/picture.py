@@ -477,7 +477,7 @@ class _Drawing:
 
     def _rise(self, arc: Arc) -> int:
         """Height of an arc above its higher end: grows with its width, though less."""
-        width = max(self.x[arc.end] - self.x[arc.start], 4)
+        width = self.x[arc.end] - self.x[arc.start] or 3 * self.size.hang  # a loop where nothing lies between
         return max(round(self.arch * math.pow(width / self.width, 0.72)), 4)
 
     def _curves(self, arcs: Sequence[Arc]) -> list[_Curve]:
@@ -730,7 +730,7 @@ class _Curve:
             return _command("q", (x2 - x1) / 2, level - y1 + 2 * (self.peak - level), x2 - x1, y2 - y1)
         bend = level - y1 + round(4 / 3 * (self.peak - level))
         if x1 == x2:  # nothing on the line in between: a small loop
-            return _command("c", -4, bend, 4, bend, 0, y2 - y1)
+            return _command("c", -6, bend, 6, bend, 0, y2 - y1)
         return _command("c", 0, bend, x2 - x1, bend, x2 - x1, y2 - y1)
 
     def drawn(self) -> str:
@@ -793,7 +793,7 @@ def _style(name: str, body: Iterable[str]) -> str:
     used = [kind for kind in KINDS if f'class="{kind}"' in text]
     alone = "".join(f"#{name}:root .{kind}{{stroke:{DARK[kind]}}}" for kind in used)
     inline = "".join(f'[data-md-color-scheme="slate"] #{name} .{kind}{{stroke:{DARK[kind]}}}' for kind in used)
-    return f"@media(prefers-color-scheme:dark){{#{name}:root{{color:#e3e5ea}}{alone}}}{inline}"
+    return f"@media(prefers-color-scheme:dark){{#{name}:root{{color-scheme:dark;color:#e3e5ea}}{alone}}}{inline}"
 
 
 def _dash(stroke: Stroke, small: bool) -> dict[str, str]:

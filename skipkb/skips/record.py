@@ -86,6 +86,8 @@ class Written(NamedTuple):
 
 
 NOTHING: frozenset[str] = frozenset()
+ONCE_DATA = frozenset(("\0data",))
+"""Among the names behind a constant: it was data before it was detached."""
 
 
 @dataclass
@@ -150,6 +152,12 @@ class Recorder:
     def _put(self, tensor: Tensor, node: int, names: frozenset[str]) -> None:
         self._time += 1
         self._values[id(tensor)] = Value(weakref.ref(tensor), node, names, self._time)
+        if self._strangers:
+            self._strangers.discard(id(tensor))
+
+    def _is_data(self, tensor: Tensor) -> bool:
+        node, names = self.read(tensor)
+        return node >= 0 or not names.isdisjoint(ONCE_DATA)
 
     def known(self, tensor: Tensor) -> bool:
         """Whether this very tensor object has been seen."""
@@ -244,14 +252,17 @@ class Recorder:
         if family is Family.CONST:
             for tensor in outs:
                 self._overwrite(tensor) if mutated else self._put(tensor, -1, NOTHING)
+                if self.escaped and op.name in ("tensor", "as_tensor") and not found:
+                    self._strangers.add(id(tensor))  # made from numbers, and numbers had left
             return
         if family is Family.ESCAPE:
-            if found and self.read(found[0])[0] >= 0:
+            if found and self._is_data(found[0]):
                 self.escaped = str(Site(frame.path, max(frame.call, 1), self.trace.level + op.name, nth))
             return
         if family is Family.DETACH:
             for tensor in outs:
-                self._put(tensor, -1, self.read(found[0])[1] if found else NOTHING)
+                node, names = self.read(found[0]) if found else (-1, NOTHING)
+                self._put(tensor, -1, names | ONCE_DATA if node >= 0 else names)
             return
         if not outs and not mutated:
             return
@@ -274,10 +285,16 @@ class Recorder:
                     matrix = (lineage, tensor.dim())
         data = data or whole
         if not data:
+            strange = bool(self._strangers) and any(id(tensor) in self._strangers for tensor in found)
             for tensor in outs:
                 if not mutated or tensor not in _Same(mutated):
                     self._put(tensor, -1, names)
+                    if strange:
+                        self._strangers.add(id(tensor))
             return
+        names -= ONCE_DATA
+        if matrix is not None:
+            matrix = (matrix[0] - ONCE_DATA, matrix[1]) if matrix[0] != ONCE_DATA else None
         if self._strangers:
             self._report(op, frame, nth, found)
 
@@ -287,7 +304,8 @@ class Recorder:
         if op.family is Family.COPY or op.family is Family.WRITE:
             self._write_into(op, frame, nth, args, found, data, target, outs)
             return
-        node = self._compute(op, frame, nth, found, data, names, matrix, outs, target)
+        strided = family is Family.SLICE and _strided(op, args)
+        node = self._compute(op, frame, nth, found, data, names, matrix, outs, target, strided)
         if target is not None:
             self._write(target, node, frame, op, merge="")
             return
@@ -340,10 +358,9 @@ class Recorder:
         for tensor in found:
             if id(tensor) in self._strangers and tensor.dtype.is_floating_point and tensor.dim() > 0:
                 self._strangers.discard(id(tensor))
-                if self.escaped:
-                    where = str(Site(frame.path, max(frame.call, 1), self.trace.level + op.name, nth))
-                    reason = f"a tensor of unknown origin comes in; data left PyTorch at {self.escaped}"
-                    self.trace.lost.append(Lost(where, reason))
+                where = str(Site(frame.path, max(frame.call, 1), self.trace.level + op.name, nth))
+                left = f"data left PyTorch at {self.escaped}" if self.escaped else "nothing known returned it"
+                self.trace.lost.append(Lost(where, f"a tensor of unknown origin comes in: {left}"))
 
     def _compute(
         self,
@@ -356,6 +373,7 @@ class Recorder:
         matrix: tuple[frozenset[str], int] | None,
         outs: list[Tensor],
         target: Tensor | None,
+        strided: bool = False,
     ) -> int:
         """Append the node (or the two nodes of addmm) for an operation that computes something from data."""
         nodes = self.trace.nodes
@@ -416,7 +434,7 @@ class Recorder:
                 flags |= UPSAMPLED
             places = source.places * ratio
         elif family is Family.SLICE:
-            flags |= self._slice_flags(op, found, data, shape)
+            flags |= RESAMPLED if strided else self._slice_flags(found, data, shape)
             if flags & RESAMPLED and nodes[preds[0]].total:
                 places = nodes[preds[0]].places * math.prod(shape) / nodes[preds[0]].total
             if len(data) > 1 and distinct:
@@ -451,9 +469,8 @@ class Recorder:
     def _unary_flags(self, op: Op, found: list[Tensor], data: list[tuple[int, int]]) -> int:
         return 0 if op.name in ("where", "neg", "masked_fill") else ACTIVATED | (MIXED if len(data) > 1 else 0)
 
-    def _slice_flags(self, op: Op, found: list[Tensor], data: list[tuple[int, int]], shape: tuple[int, ...]) -> int:
-        """A crop of the picture keeps what it is; a part of the channels or tokens is partial; every second pixel is
-        resampled."""
+    def _slice_flags(self, found: list[Tensor], data: list[tuple[int, int]], shape: tuple[int, ...]) -> int:
+        """A crop of the picture keeps what it is; a part of the channels or tokens is partial."""
         source = found[data[0][1]]
         before, after = tuple(source.shape), shape
         if math.prod(before) == math.prod(after):
@@ -461,9 +478,6 @@ class Recorder:
         if len(before) != len(after) or len(before) < 4:
             return PARTIAL
         cut = [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-        stepped = [axis for axis in cut if after[axis] * 2 - before[axis] in (0, 1)]
-        if len(stepped) > 1 and all(axis >= 1 for axis in cut):
-            return RESAMPLED
         last = len(before) - 1
         previous = self.trace.nodes[data[0][0]]
         if cut == [last]:  # the channels of a channels-last tensor, unless the axis before was cropped just now
@@ -687,6 +701,16 @@ def _disjoint(one: Geometry, two: Geometry) -> bool:
             if not larger or gap < min(larger):
                 return True
     return False
+
+
+def _strided(op: Op, args: Sequence[Any]) -> bool:
+    """Every second pixel: ``x[:, :, ::2]``, or aten's slice(x, axis, start, end, step)."""
+    if op.name == "slice":
+        return len(args) > 4 and args[1] > 0 and args[4] > 1
+    if op.name != "getitem" or len(args) < 2:
+        return False
+    parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return any(isinstance(part, slice) and isinstance(part.step, int) and part.step > 1 for part in parts)
 
 
 def _ratio(name: str, before: tuple[int, ...], after: tuple[int, ...]) -> float:
