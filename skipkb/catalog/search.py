@@ -23,7 +23,7 @@ FACETS = (
 )  # fmt: skip
 _FREE_TEXT = {"dataset", "venue", "framework", "licence"}  # a part of the value is enough
 _WEIGHTS = "12.0, 6.0, 4.0, 3.0, 1.0, 1.0, 2.0"  # columns of entry_text, in order
-_MOST_TERMS = 64  # of a query; SQLite limits the size of an expression
+_MOST_TERMS = 64  # of a query; each is looked up, and the time grows with their square
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
 _QUESTION_WORDS = frozenset((
     "a", "an", "and", "are", "as", "at", "by", "did", "do", "does", "for", "from", "has", "have", "how", "in", "is",

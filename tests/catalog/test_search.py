@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from skipkb.catalog import index, paths
 from skipkb.catalog.problems import UnknownNameError
 from skipkb.catalog.search import FACETS, Hits, entries, get, nearest, search
 
+NUMBERS = " ".join(f"n{number}" for number in range(400))
 YEARS = {"dense": 2017, "resnet": 2016, "retina": 2017, "shape": 2018, "unet": 2015, "mueller": 2019}
 
 
@@ -23,7 +25,7 @@ def _works() -> list[dict[str, Any]]:
     return [
         sample.work(
             "dense", name="DenseNet", contribution="Concatenates the features of all earlier layers.",
-            skips=[skip | {"merge": "concat"}], datasets=["ImageNet"],
+            skips=[skip | {"merge": "concat"}], datasets=["ImageNet"], description=NUMBERS,
         ),
         sample.work(
             "resnet", name="ResNet", aliases=["Residual Network", "Réseau"], datasets=["ImageNet", "COCO"],
@@ -36,7 +38,8 @@ def _works() -> list[dict[str, Any]]:
             contribution="A pyramid over a ResNet, and a loss that looks at hard examples.", explanations=["V.A"],
         ),
         sample.work(
-            "shape", name="ShapeNet", survey={"sections": ["III"]}, contribution="Mentions resnet in its text only.",
+            "shape", name="ShapeNet", aliases=["Lattice Model"], survey={"sections": ["III"]},
+            contribution="Mentions resnet in its text only.", description="Nothing else.",
         ),
         sample.work(
             "unet", name="U-Net", aliases=["UNet"], tasks=["segmentation", "medical"], survey={"sections": ["III"]},
@@ -44,7 +47,10 @@ def _works() -> list[dict[str, Any]]:
             description="Cells in microscope images are segmented by a network whose long skips carry detail. " * 8,
             skips=[skip | {"merge": "concat", "span": "long"}],
         ),
-        sample.work("mueller", name="MüllerNet", contribution="Named after a person.", survey={"sections": ["III"]}),
+        sample.work(
+            "mueller", name="MüllerNet", contribution="Named after somebody.",
+            description="A network on a lattice, and another lattice.", survey={"sections": ["III"]},
+        ),
     ]  # fmt: skip
 
 
@@ -84,6 +90,17 @@ def test_the_work_of_that_name_comes_first(query: str) -> None:
     assert keys(search(query))[0] == "resnet"
 
 
+def test_a_word_of_a_name_counts_more_than_a_mention() -> None:
+    assert keys(search("lattice")) == ["shape", "mueller"]
+
+
+def test_both_words_count_more_than_one_of_them_in_a_name() -> None:
+    found = search("lattice network")
+    assert keys(found)[:2] == ["mueller", "shape"]
+    scores = [hit.score for hit in found]
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_a_name_counts_more_than_a_mention() -> None:
     found = search("resnet")
     assert keys(found)[0] == "resnet"
@@ -93,7 +110,8 @@ def test_a_name_counts_more_than_a_mention() -> None:
 
 
 def test_a_name_beside_a_filter_still_comes_first() -> None:
-    assert keys(search("resnet year:2010..2020"))[0] == "resnet"
+    assert search("resnet year:2010..2020")[0] == search("resnet")[0]
+    assert search('"ResNet" year:2016')[0] == search("resnet")[0]
     assert keys(search("resnet year:2018")) == ["shape"]
 
 
@@ -265,8 +283,15 @@ def test_no_character_has_a_special_meaning(query: str) -> None:
 
 
 def test_a_query_of_hundreds_of_words_that_all_occur() -> None:
-    words = {word for work in _works() for word in work["contribution"].lower().strip(".").split()}
-    assert "unet" in keys(search("detail " + " ".join(f"{word} {word[:3]}*" for word in sorted(words)) * 5))
+    assert set(keys(search("detail " + NUMBERS))) == {"unet", "dense"}
+    assert set(keys(search(NUMBERS + " detail"))) == {"dense"}  # words after the 64th are ignored
+
+
+def test_an_endless_name() -> None:
+    endless = "".join(random.Random(0).choices([chr(0x4E00 + i) for i in range(20_000)], k=300_000))
+    assert nearest(endless) == []
+    with pytest.raises(UnknownNameError):
+        get(endless)
 
 
 @given(st.text(max_size=60) | st.text(st.sampled_from("\"*():^-+{}\\\0 .,:;'ANDORT longskips\ud800é"), max_size=60))
