@@ -153,18 +153,16 @@ def test_bytes_that_are_no_text_as_an_argument() -> None:
 def test_list(skip: Callable[..., Run]) -> None:
     code, out, _ = skip("list")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()][:2] == ["highway", "resnet"]
-    assert skip("list", "--task", "segmentation", "--merge", "concat")[1].startswith("unet  2015  runs  U-Net: ")
-    assert skip("list", "--kind", "theory")[:2] == (0, "")
+    assert {line.split()[0] for line in out.splitlines()} >= {"highway", "resnet", "unet"}
+    found = skip("list", "--task", "segmentation", "--merge", "concat", "--year", "2015")[1].splitlines()
+    assert any(re.match(r"unet +2015  runs  U-Net: ", line) for line in found)
+    assert not any(line.startswith("resnet ") for line in found)
+    assert skip("list", "--year", "1850")[:2] == (0, "")
     several = json.loads(skip("list", "--json", "--table", "segmentation", "--table", "detection")[1])
-    assert [work["key"] for work in several] == ["retinanet", "unet"]
-    assert several[1] == several[1] | {
-        "key": "unet",
-        "name": "U-Net",
-        "year": 2015,
-        "folder": "segmentation",
-        "runs": True,
-    }
+    works = {work["key"]: work for work in several}
+    assert {"retinanet", "unet"} <= set(works)
+    assert "resnet" not in works
+    assert works["unet"].items() >= {"name": "U-Net", "year": 2015, "folder": "segmentation", "runs": True}.items()
 
 
 def test_list_models(skip: Callable[..., Run]) -> None:
@@ -177,12 +175,12 @@ def test_list_models(skip: Callable[..., Run]) -> None:
 
 
 def test_search(skip: Callable[..., Run]) -> None:
-    code, out, _ = skip("search", "long", "skips", "--task", "segmentation")
+    code, out, _ = skip("search", "biomedical segmentation", "--task", "segmentation", "--year", "2015")
     assert code == 0
     assert out.startswith("unet  U-Net (2015)  U-Net: Convolutional Networks")
     assert "\033" not in out  # no colours where nobody reads them
     found = json.loads(skip("search", "long skip", "task:segmentation", "--json", "--limit", "1")[1])
-    assert [hit["key"] for hit in found["hits"]] == ["unet"]
+    assert len(found["hits"]) == 1
     assert set(found["hits"][0]) == {"key", "name", "title", "year", "score", "snippet"}
     assert skip("search", "retinanett")[:2] == (0, "nothing found\ndid you mean RetinaNet?\n")
     assert json.loads(skip("search", "retinanett", "--json")[1]) == {"hits": [], "suggestions": ["RetinaNet"]}
@@ -209,8 +207,8 @@ def test_table(skip: Callable[..., Run], format: str) -> None:
 
 
 def test_table_as_json_and_by_number(skip: Callable[..., Run]) -> None:
-    assert json.loads(skip("table", "IV", "--json")[1])[0]["method"] == "SwinIR"
-    assert list(csv.reader(io.StringIO(skip("table", "ii", "--format", "csv")[1])))[1][0] == "RetinaNet"
+    assert "SwinIR" in [row["method"] for row in json.loads(skip("table", "IV", "--json")[1])]
+    assert "RetinaNet" in [row[0] for row in csv.reader(io.StringIO(skip("table", "ii", "--format", "csv")[1]))]
 
 
 def test_check_of_the_real_catalogue(skip: Callable[..., Run]) -> None:
