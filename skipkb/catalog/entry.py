@@ -31,6 +31,11 @@ Kind = Literal["method", "regulariser", "theory", "precursor", "application"]
 Merge = Literal["add", "concat", "gate", "multiply", "attention"]
 Theme = Literal["IV.A", "IV.B", "IV.C", "IV.D", "IV.E"]
 Explanation = Literal["V.A", "V.B", "V.C", "V.D", "V.E"]
+SkipCount = Literal[
+    *("add", "concat", "gate", "multiply"),
+    *("identity", "resampled", "affine", "activated", "projection", "lateral", "gated"),
+    *("long", "cross_scale"),
+]
 Table = Literal["classification", "detection", "segmentation", "reconstruction"]
 Checked = Literal["paper", "repository", "documentation", "counted", "survey", "unverified"]
 
@@ -227,6 +232,9 @@ class Variant(Model):
     macs: Annotated[int, Field(ge=0)]
     """Multiply-accumulates of convolutions and matrix products for that input, counted by
     torch.utils.flop_counter (half of its figure)."""
+    skips: dict[SkipCount, Annotated[int, Field(ge=1)]] = {}
+    """How many skip connections a trace must find: by merge, by what happens on the shortcut (of adds and
+    concats), and how many are long or leave the resolution and come back; what there is none of is left out."""
     published: Published | None = None
     """What the authors print; left out where they print nothing."""
     derivation: Text | None = None

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from skipkb.catalog.entry import Entry, Smoke
 from skipkb.catalog.imports import resolve
 from skipkb.evidence import meta, pictures
-from skipkb.evidence.counts import Counts, differences, read_counts, refresh_command
+from skipkb.evidence.counts import Counts, differences, read_counts, read_graphs, refresh_command
 from skipkb.evidence.results import Check
 from skipkb.evidence.sources import source_sha256
+from skipkb.skips import SkipGraph
 
 BATCH_LIMIT = 1e-5  # float32: another batch size may take another convolution algorithm
 EXPORT_LIMIT = 1e-5  # the captured graph may be rearranged
@@ -60,9 +61,23 @@ class Subject:
         return {variant.name: meta.build(variant) for variant in self.entry.variants}
 
     @cached_property
+    def graphs(self) -> dict[str, SkipGraph]:
+        """The skip connections found in each variant at full size."""
+        return {variant.name: meta.trace(self.variants[variant.name], variant.input) for variant in self.entry.variants}
+
+    def drawn(self) -> dict[str, str]:
+        """The graphs worth a picture, as JSON: the first variant of each different set of skips."""
+        different: dict[str, str] = {}
+        for name, graph in self.graphs.items():
+            different.setdefault(str(graph.counts()), name)
+        return {name: self.graphs[name].to_json() for name in different.values()}
+
+    @cached_property
     def counts(self) -> Counts:
         """The counted figures of all variants, in the form of the committed file."""
-        variants = {v.name: meta.figures(self.variants[v.name], v.input) for v in self.entry.variants}
+        variants = {
+            v.name: meta.figures(self.variants[v.name], v.input, self.graphs[v.name]) for v in self.entry.variants
+        }
         return {
             "key": self.entry.key,
             "source_sha256": source_sha256(self.entry),
@@ -132,6 +147,33 @@ def output_shape(subject: Subject) -> Check:
     return _check(len(wrong), "==", 0, "wrong shapes", "; ".join(detail))
 
 
+def skips(subject: Subject) -> Check:
+    """Every variant has exactly the declared skip connections; the number is how many counts are not as declared."""
+    wrong = []
+    for variant in subject.entry.variants:
+        found = subject.graphs[variant.name].counts()
+        for name in sorted({*found, *variant.skips}):
+            if found.get(name, 0) != variant.skips.get(name, 0):  # type: ignore[call-overload]
+                declared = variant.skips.get(name, 0)  # type: ignore[call-overload]
+                wrong.append(f"{variant.name} {name}: found {found.get(name, 0)}, declared {declared}")
+    detail = wrong or [f"{name} {dict(graph.counts())}" for name, graph in subject.graphs.items()]
+    return _check(len(wrong), "==", 0, "counts off", "; ".join(detail))
+
+
+def captures_agree(subject: Subject) -> Check:
+    """Calls of the Python API and aten operators show the same skips; the number is how many counts differ."""
+    wrong = []
+    for variant in subject.entry.variants:
+        above = subject.graphs[variant.name].counts()
+        below = meta.trace(subject.variants[variant.name], variant.input, capture="dispatch").counts()
+        wrong += [
+            f"{variant.name} {name}: {above.get(name, 0)} above, {below.get(name, 0)} below"
+            for name in sorted({*above, *below})
+            if above.get(name, 0) != below.get(name, 0)
+        ]
+    return _check(len(wrong), "==", 0, "counts differ", "; ".join(wrong) or "function and dispatch level agree")
+
+
 def counted_evidence(subject: Subject) -> Check:
     """The committed counts are those of today's source; the number is how many figures are not."""
     key = subject.entry.key
@@ -140,6 +182,8 @@ def counted_evidence(subject: Subject) -> Check:
         return _check(0, "==", 0, "differences", "recorded by this run")
     committed = read_counts(key, subject.evidence)
     wrong = ["there is no file of counts"] if committed is None else differences(subject.counts, committed)
+    now, then = subject.drawn(), read_graphs(key, subject.evidence)
+    wrong += [f"the skip graph of {v} is not the one found" for v in sorted({*now, *then}) if now.get(v) != then.get(v)]
     detail = f"{'; '.join(wrong)}; `{refresh_command(key)}` refreshes it" if wrong else "current"
     return _check(len(wrong), "==", 0, "differences", detail)
 
@@ -288,6 +332,8 @@ CONTRACT = (
     Item("parameters", parameters, needs="builds"),
     Item("macs", macs, needs="builds"),
     Item("output shape", output_shape, needs="builds"),
+    Item("skips", skips, needs="builds"),
+    Item("captures agree", captures_agree, needs="builds"),
     Item("counted evidence", counted_evidence, needs="builds"),
     Item("forward", forward),
     Item("deterministic", deterministic, needs="forward"),

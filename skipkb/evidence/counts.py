@@ -43,6 +43,27 @@ def write_counts(counts: Counts, directory: Path | None = None) -> Path:
     return file
 
 
+def graphs_file(key: str, directory: Path | None = None) -> Path:
+    """Where the skip graphs of ``key`` lie: one line of JSON per variant, its name first."""
+    return (directory or evidence_dir()) / "skips" / f"{key}.jsonl"
+
+
+def read_graphs(key: str, directory: Path | None = None) -> dict[str, str]:
+    """The committed skip graphs of an entry, by variant, each as the JSON of ``SkipGraph.to_json``."""
+    file = graphs_file(key, directory)
+    if not file.is_file():
+        return {}
+    lines = (line.partition("\t") for line in file.read_text(encoding="utf-8").splitlines())
+    return {name: text for name, _, text in lines}
+
+
+def write_graphs(key: str, graphs: dict[str, str], directory: Path | None = None) -> Path:
+    """Write the skip graphs of an entry and return the file."""
+    file = graphs_file(key, directory)
+    write_text(file, "".join(f"{name}\t{text}\n" for name, text in graphs.items()))
+    return file
+
+
 def differences(found: Counts, committed: Counts) -> list[str]:
     """What is no longer true in the committed counts; another torch version is no difference."""
     wrong = []

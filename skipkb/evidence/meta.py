@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skipkb.catalog.entry import Variant
 from skipkb.catalog.imports import resolve
+from skipkb.skips import SkipGraph, trace_skips
 
 TOOL = "torch.utils.flop_counter.FlopCounterMode, halved"
 
@@ -54,8 +55,13 @@ def shapes(output: Any) -> list[int] | list[Any] | dict[str, Any]:
     raise TypeError(f"a network returns a Tensor, a tuple or a dict of them, not {type(output).__name__}")
 
 
-def figures(model: nn.Module, shape: list[int]) -> dict[str, Any]:
-    """All counted figures of one network for an input of ``shape``."""
+def trace(model: nn.Module, shape: list[int], capture: Literal["function", "dispatch"] = "function") -> SkipGraph:
+    """The skip connections of one network for an input of ``shape``."""
+    return trace_skips(model, torch.empty(shape, device="meta"), capture=capture)
+
+
+def figures(model: nn.Module, shape: list[int], graph: SkipGraph) -> dict[str, Any]:
+    """All counted figures of one network for an input of ``shape``; ``graph`` is its trace."""
     output, macs = run(model, shape)
     leaves = Counter(type(part).__name__ for part in model.modules() if not any(part.children()))
     return {
@@ -65,4 +71,5 @@ def figures(model: nn.Module, shape: list[int]) -> dict[str, Any]:
         "input": list(shape),
         "output": shapes(output),
         "modules": dict(sorted(leaves.items())),
+        "skips": dict(graph.counts()),
     }

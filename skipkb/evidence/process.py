@@ -82,6 +82,8 @@ class Outcome:
 
     report: Report
     counts: Counts | None = None
+    graphs: dict[str, str] = field(default_factory=dict)
+    """The skip graphs to record with them, by variant."""
     log: str = ""
     """The end of what the worker wrote to standard error."""
 
@@ -94,6 +96,7 @@ class _Heard:
     versions: dict[str, str] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
     counts: Counts | None = None
+    graphs: dict[str, str] = field(default_factory=dict)
     running: str = START
     ended: bool = False
 
@@ -153,7 +156,7 @@ def measure(
         seconds=round(time.monotonic() - began, 2),
         peak_mib=peak // 2**20,
     )
-    return Outcome(report, heard.counts, messages)
+    return Outcome(report, heard.counts, heard.graphs, messages)
 
 
 def _start(task: Task, log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -209,7 +212,7 @@ def _listen(
                 case "check":
                     heard.checks[event["name"]] = Check(**event["result"])
                 case "counts":
-                    heard.counts = event["counts"]
+                    heard.counts, heard.graphs = event["counts"], event["graphs"]
                 case "end":
                     heard.ended = True
             line = lines.get_nowait()

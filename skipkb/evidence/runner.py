@@ -19,7 +19,7 @@ from typing import Literal
 from skipkb.catalog.entry import Entry
 from skipkb.catalog.problems import Problem, UnknownNameError
 from skipkb.evidence import ledger
-from skipkb.evidence.counts import write_counts
+from skipkb.evidence.counts import write_counts, write_graphs
 from skipkb.evidence.files import append_line, build_dir, evidence_dir
 from skipkb.evidence.process import Outcome, Task, measure
 from skipkb.evidence.results import Report
@@ -128,6 +128,7 @@ def run(
             if record and report.versions:  # without them the worker never came to measure anything
                 if outcome.counts:
                     write_counts(outcome.counts, evidence)
+                    write_graphs(report.entry, outcome.graphs, evidence)
                 ledger.append(report, evidence)
             tell("entry", report.entry, report=report, log=outcome.log)
     finally:

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         say("check", name=name, result=check.model_dump())
         ok = ok and check.ok
         if options.record and name == "counted evidence" and check.ok:
-            say("counts", counts=subject.counts)
+            say("counts", counts=subject.counts, graphs=subject.drawn())
     say("end")
     return 0 if ok else 1
 

@@ -17,6 +17,7 @@ from skipkb.evidence.ledger import read_ledgers
 from skipkb.site.api import api_pages
 from skipkb.site.errata import errata_page
 from skipkb.site.evidence import evidence_page
+from skipkb.site.fingerprints import gallery_page
 from skipkb.site.home import home_page
 from skipkb.site.methods import method_page, methods_index
 from skipkb.site.notebooks import notebook_section
@@ -58,6 +59,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
         for name, text in table_files(table, catalogue).items():
             write_text(output / "tables" / name, text)
     write_text(output / "errata.md", errata_page(catalogue))
+    write_text(output / "fingerprints.md", gallery_page(works))
     write_text(output / "evidence.md", evidence_page(catalogue, ledgers))
 
     say("3/5 home and search")

@@ -13,6 +13,7 @@ from skipkb.evidence.ledger import Ledgers
 from skipkb.evidence.results import Report
 from skipkb.evidence.sources import source_sha256
 from skipkb.site.figure import skip_figure
+from skipkb.site.fingerprints import found_skips
 from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table, verdict
 
 
@@ -73,7 +74,7 @@ def _skips(work: Work) -> str:
     if not work.skips:
         return ""
     rows = [[escape(s.start), escape(s.end), escape(s.merge), escape(s.span), escape(s.shortcut)] for s in work.skips]
-    return f"<figure>{skip_figure(work.name, work.skips)}</figure>\n\n" + table(
+    return f"{found_skips(work)}<figure>{skip_figure(work.name, work.skips)}</figure>\n\n" + table(
         ("From", "To", "Merge", "Span", "On the shortcut"), rows, caption="Skip connections"
     )
 

@@ -16,6 +16,7 @@ from skipkb.catalog.imports import ImportPathError, resolve
 from skipkb.evidence import contract, counts, meta
 from skipkb.evidence.contract import CONTRACT, Subject, perform
 from skipkb.evidence.results import Check
+from skipkb.skips import SkipGraph
 
 Toy = Callable[..., Entry]
 
@@ -24,10 +25,16 @@ def check_all(entry: Entry, tmp_path: Path) -> dict[str, Check]:
     """All checks, with up-to-date counts if the entry can be counted at all."""
     subject = Subject(entry, evidence=tmp_path)
     try:
-        counts.write_counts(subject.counts, tmp_path)
+        commit(subject, tmp_path)
     except Exception:
         subject = Subject(entry, evidence=tmp_path, record=True)
     return dict(perform(subject))
+
+
+def commit(subject: Subject, directory: Path) -> Path:
+    """Write the counted evidence as a recording run does; returns the file of counts."""
+    counts.write_graphs(subject.entry.key, subject.drawn(), directory)
+    return counts.write_counts(subject.counts, directory)
 
 
 def failed(checks: dict[str, Check]) -> set[str]:
@@ -42,7 +49,7 @@ def one_thread() -> None:
 def test_a_good_entry_passes_every_check_with_a_number(toy: Toy, tmp_path: Path) -> None:
     seen = []
     entry = toy("Good")
-    counts.write_counts(Subject(entry).counts, tmp_path)
+    commit(Subject(entry), tmp_path)
     checks = dict(perform(Subject(entry, evidence=tmp_path), on_start=seen.append))
     assert failed(checks) == set(), checks
     assert list(checks) == seen == [item.name for item in CONTRACT]
@@ -58,6 +65,8 @@ def test_a_good_entry_passes_every_check_with_a_number(toy: Toy, tmp_path: Path)
         ("Good", {"parameters": 2835}, {}, "parameters", "found 2,836, declared 2,835"),
         ("Good", {"macs": 2801727}, {}, "macs", "found 2,801,728, declared 2,801,727"),
         ("Good", {"output": [1, 5]}, {}, "output shape", "found [1, 4], declared [1, 5]"),
+        ("Good", {"skips": {"add": 2, "identity": 1}}, {}, "skips", "good-full add: found 1, declared 2"),
+        ("Good", {"skips": {}}, {}, "skips", "good-full identity: found 1, declared 0"),
         ("Random", {}, {}, "deterministic", ""),
         ("BatchLeak", {}, {}, "batch independent", ""),
         ("NotSaved", {}, {}, "state dict", ""),
@@ -133,7 +142,7 @@ def test_stale_counts_fail_with_the_command_that_refreshes_them(
 ) -> None:
     entry = toy("Good")
     if damage:
-        file = counts.write_counts(Subject(entry).counts, tmp_path)
+        file = commit(Subject(entry), tmp_path)
         replacement = {"{": "", '"source_sha256": "': '"source_sha256": "0'}.get(damage, '"parameters": 2835')
         text = file.read_text()
         assert damage in text
@@ -160,6 +169,7 @@ def test_counts_are_the_same_bytes_each_time_and_another_torch_is_no_difference(
         "input": [1, 3, 32, 32],
         "output": [1, 4],
         "modules": {"Conv2d": 2, "Linear": 1},
+        "skips": {"add": 1, "identity": 1},
     }
 
 
@@ -206,3 +216,31 @@ def test_reading_evidence_loads_no_torch() -> None:
     imports = "; ".join(f"import skipkb.{module}" for module in modules.split(", "))
     code = f"import sys; {imports}; from skipkb.evidence import run; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_stale_skip_graph_fails(toy: Toy, tmp_path: Path) -> None:
+    entry = toy("Good")
+    commit(Subject(entry), tmp_path)
+    file = counts.graphs_file("good", tmp_path)
+    assert counts.read_graphs("good", tmp_path) == Subject(entry).drawn()
+    file.write_text(file.read_text().replace("stem", "stern"))
+    checks = dict(perform(Subject(entry, evidence=tmp_path)))
+    assert failed(checks) == {"counted evidence"}
+    assert "the skip graph of good-full is not the one found" in checks["counted evidence"].detail
+
+
+def test_captures_that_disagree_fail(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.relu()
+
+    def blind(model: torch.nn.Module, shape: list[int], capture: str = "function") -> SkipGraph:
+        return trace(Plain() if capture == "dispatch" else model, shape)
+
+    trace = meta.trace
+    monkeypatch.setattr(meta, "trace", blind)
+    entry = toy("Good")
+    commit(Subject(entry), tmp_path)
+    checks = dict(perform(Subject(entry, evidence=tmp_path)))
+    assert failed(checks) == {"captures agree"}
+    assert "good-full add: 1 above, 0 below" in checks["captures agree"].detail
