@@ -23,6 +23,7 @@ from skipkb.skips.record import (
     SQUASHED,
     UPSAMPLED,
     WEIGHTED,
+    Node,
     Trace,
 )
 
@@ -132,10 +133,8 @@ class Analysis:
                 inside = [(known[p], p) for p in node.preds if p in known]
                 if not inside:
                     continue
-                if len(inside) == 1:
+                if len(inside) == 1 and len(node.preds) == 1:
                     short, long, convs, flags, floor, ceiling = inside[0][0]
-                    if node.total > nodes[inside[0][1]].total and node.flags & (MERGED | GATED) and node.merge == "add":
-                        floor, ceiling = node.places or float("inf"), node.places
                 else:
                     short = min(path.short for path, _ in inside)
                     long = max(path.long for path, _ in inside)
@@ -143,15 +142,7 @@ class Analysis:
                     flags = 0
                     for path, _ in inside:
                         flags |= path.flags
-                    if node.flags & (MIXED | GATED):
-                        floor = max(path.floor for path, _ in inside)
-                        ceiling = min(path.ceiling for path, _ in inside)
-                    else:
-                        whole = [p for p, n in inside if node.merge != "add" or nodes[n].total >= node.total] or [
-                            inside[0][0]
-                        ]
-                        floor = min(path.floor for path in whole)
-                        ceiling = max(path.ceiling for path in whole)
+                    floor, ceiling = self._resolutions(node, inside, known)
                 if node.flags & (RESAMPLED | WEIGHTED) and node.places:
                     floor, ceiling = min(floor, node.places), max(ceiling, node.places)
                 known[number] = Path(
@@ -159,6 +150,20 @@ class Analysis:
                 )
             self._reach[source] = (known, until)
         return known
+
+    def _resolutions(self, node: Node, inside: list[tuple[Path, int]], known: dict[int, Path]) -> tuple[float, float]:
+        """Lowest and highest resolution on the way to a node of several operands."""
+        nodes = self.nodes
+        if node.flags & (MIXED | GATED):  # any operand, also one from elsewhere, carries the resolution through
+            elsewhere = [nodes[p].places for p in node.preds if p not in known and nodes[p].places]
+            return (
+                max([path.floor for path, _ in inside] + elsewhere),
+                min([path.ceiling for path, _ in inside] + elsewhere),
+            )
+        whole = [path for path, pred in inside if node.merge != "add" or nodes[pred].total >= node.total]
+        if not whole:  # broadcast over a sum
+            return node.places or float("inf"), node.places
+        return min(path.floor for path in whole), max(path.ceiling for path in whole)
 
     def relate(self, mine: int, other: int) -> Relation | None:
         """The better of two views: from the latest common ancestor, or from where ``mine`` leads back to through gates

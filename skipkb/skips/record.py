@@ -36,6 +36,8 @@ PARTIAL = 128
 WEIGHTED = 256
 SQUASHED = 512  # ends in a sigmoid, softmax, tanh
 
+_LAYERS = {Family.MATMUL, Family.ADDMM, Family.CONV, Family.RECURRENT, Family.ATTENTION}
+
 Geometry = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
@@ -88,6 +90,9 @@ class Written(NamedTuple):
 NOTHING: frozenset[str] = frozenset()
 ONCE_DATA = frozenset(("\0data",))
 """Among the names behind a constant: it was data before it was detached."""
+MADE = frozenset(("\0made",))
+"""Among the names behind a constant: a layer made it from parameters (a learned query), so it is no weight itself."""
+_MARKS = ONCE_DATA | MADE
 
 
 @dataclass
@@ -198,7 +203,7 @@ class Recorder:
 
     def _own(self, tensor: Tensor, node: int) -> None:
         key = _storage(tensor)
-        if key not in self._owners:
+        if key not in self._owners and key not in self._writes:
             self._owners[key] = node
             self._hold(tensor, key)
 
@@ -270,6 +275,7 @@ class Recorder:
         data: list[tuple[int, int]] = []
         whole: list[tuple[int, int]] = []
         names = NOTHING
+        pure = False
         matrix: tuple[frozenset[str], int] | None = None
         for position, tensor in enumerate(found):
             node, lineage = self.read(tensor)
@@ -281,10 +287,16 @@ class Recorder:
                     whole.append((node, position))
             elif lineage:
                 names |= lineage
-                if matrix is None and tensor.dim() >= 2:
-                    matrix = (lineage, tensor.dim())
+                if tensor.dim() >= 2 and MADE.isdisjoint(lineage):
+                    pure = True
+                    if matrix is None and lineage != ONCE_DATA:
+                        matrix = (lineage - ONCE_DATA, tensor.dim())
         data = data or whole
         if not data:
+            if family in _LAYERS and names - _MARKS:
+                names |= MADE
+            elif pure:
+                names -= MADE
             strange = bool(self._strangers) and any(id(tensor) in self._strangers for tensor in found)
             for tensor in outs:
                 if not mutated or tensor not in _Same(mutated):
@@ -292,9 +304,7 @@ class Recorder:
                     if strange:
                         self._strangers.add(id(tensor))
             return
-        names -= ONCE_DATA
-        if matrix is not None:
-            matrix = (matrix[0] - ONCE_DATA, matrix[1]) if matrix[0] != ONCE_DATA else None
+        names -= _MARKS
         if self._strangers:
             self._report(op, frame, nth, found)
 
@@ -717,8 +727,8 @@ def _ratio(name: str, before: tuple[int, ...], after: tuple[int, ...]) -> float:
     """How many output positions there are for one input position."""
     if name.startswith("pixel_") and len(before) >= 3 and before[-1] and before[-2]:
         return (after[-1] * after[-2]) / (before[-1] * before[-2])
-    if not math.prod(before):
-        return 1.0
+    if not math.prod(before) or (len(after) < len(before) and before[-2:] == after[-2:]):
+        return 1.0  # reduced over something else than the picture
     return math.prod(after) / math.prod(before)
 
 

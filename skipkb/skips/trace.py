@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def _run(
     watch = (FunctionCapture if capture == "function" else DispatchCapture)(model, recorder, guard)
     mode = torch.is_grad_enabled()
     try:
-        with random_state(), torch.set_grad_enabled(grad), _eager(), watch:
+        with random_state(), torch.set_grad_enabled(grad), _eager(), _uncollected(), watch:
             model(*args, **kwargs)
     except Exception as error:
         error.add_note(f"raised in the forward of {type(model).__name__} while trace_skips watched it")
@@ -93,7 +94,8 @@ def _run(
     finally:
         torch.set_grad_enabled(mode)
         guard.restore()
-    found = Analysis(recorder.trace).run()
+    with _uncollected():
+        found = Analysis(recorder.trace).run()
     lost = list(recorder.trace.lost)
     if capture == "function":
         lost += [Lost(f"{path}:forward", "TorchScript: what is inside is not seen") for path in watch.scripted]
@@ -110,6 +112,18 @@ def _run(
         notes=tuple(found.notes),
     )
     return graph, watch.scripted
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """A trace makes many small objects and no cycles: collecting garbage meanwhile costs more than the trace."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 @contextmanager
