@@ -487,12 +487,17 @@ class Recorder:
             return 0
         if len(before) != len(after) or len(before) < 4:
             return PARTIAL
-        cut = [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-        last = len(before) - 1
+        cut = _axes(before, after)
+        if len(cut) > 1:
+            return 0 if cut[0] >= 2 or cut == [1, 2] else PARTIAL
+        # aten crops one axis after the other: two neighbouring axes make a crop
         previous = self.trace.nodes[data[0][0]]
-        if cut == [last]:  # the channels of a channels-last tensor, unless the axis before was cropped just now
-            return 0 if previous.family is Family.SLICE and not previous.flags & PARTIAL else PARTIAL
-        return PARTIAL if any(axis < 2 for axis in cut) and cut != [1, 2] else 0
+        if previous.family is Family.SLICE and previous.preds:
+            earlier = _axes(self.trace.nodes[previous.preds[0]].shape, previous.shape)
+            if len(earlier) == 1 and 0 < earlier[0] == cut[0] - 1:
+                previous.flags &= ~PARTIAL
+                return 0
+        return PARTIAL
 
     def _layer(
         self,
@@ -711,6 +716,13 @@ def _disjoint(one: Geometry, two: Geometry) -> bool:
             if not larger or gap < min(larger):
                 return True
     return False
+
+
+def _axes(before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
+    """The axes that became shorter."""
+    if len(before) != len(after):
+        return []
+    return [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
 
 
 def _strided(op: Op, args: Sequence[Any]) -> bool:
