@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export OMP_NUM_THREADS ?= 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help site serve pages test lint types layers unit smoke record notebooks bench zensical browser clean
+.PHONY: help site serve pages test test-zoo lint types layers unit smoke record notebooks bench zensical browser clean
 help:
 	@echo "make site | serve | test | smoke DEVICE=cuda | record | notebooks | bench | browser | zensical | clean"
 
@@ -58,7 +58,10 @@ layers: .venv/dev.stamp
 	$(BIN)/lint-imports
 unit: .venv/dev.stamp
 	@echo "== Tests"
-	$(BIN)/pytest -n auto -m "not browser"
+	$(BIN)/pytest -n auto -m "not browser and not zoo"
+test-zoo: .venv/dev.stamp
+	@echo "== Both captures on one variant of each timm family and all of torchvision"
+	$(BIN)/pytest -n auto -m zoo tests/zoo
 smoke: .venv/dev.stamp
 	@echo "== The contract of every entry on $(DEVICE)"
 	$(BIN)/skipkb smoke --device $(DEVICE)

@@ -1,4 +1,4 @@
-"""The command line: ``skipkb list | search | show | cite | table | check | smoke | notebooks | site | export | new``.
+"""The command line: ``skipkb list | search | show | cite | table | check | smoke | trace | ...``.
 
 Exit codes: 0 fine, 1 the catalogue or a check fails, 2 wrong use. Each command imports what it needs
 when it runs, so that a search starts as fast as Python itself.
@@ -104,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--time-limit", type=_positive, default=300, help="seconds for one entry (300)")
     sub.add_argument("--memory-limit", type=_positive, default=6, help="GiB for one entry (6)")
 
+    sub = command("trace", _trace, "Find the skip connections of any PyTorch model.")
+    sub.add_argument("target", help="a model of skipkb list --models, timm:NAME, torchvision:NAME or module:callable")
+    sub.add_argument("--input", type=_shape, default=None, metavar="N,C,H,W", help="input shape (1,3,224,224)")
+    sub.add_argument("--svg", type=Path, default=None, metavar="FILE", help="draw the fingerprint")
+
     sub = command("notebooks", _notebooks, "Execute the notebooks into build/notebooks.", extra="notebooks")
     sub.add_argument("key", nargs="*", help="entries; none means all")
     sub.add_argument("--jobs", type=_positive, default=None, help="notebooks at a time (one for each core)")
@@ -125,6 +130,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 1,3,224,224")
+    return tuple(map(int, parts))
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -281,6 +293,29 @@ def _smoke(arguments: argparse.Namespace) -> int:
     else:
         report.summary(reports, Console())
     return FINE if all(one.ok for one in reports) else FAILED
+
+
+def _trace(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from skipkb.factory import input_shape, load_target
+    from skipkb.skips import TraceError, trace_skips
+
+    shape = arguments.input or input_shape(arguments.target) or (1, 3, 224, 224)
+    try:
+        graph = trace_skips(load_target(arguments.target), shape)
+    except (ValueError, TraceError) as error:
+        raise UseError(str(error)) from None
+    except RuntimeError as error:
+        raise UseError(f"{arguments.target} does not run on an input of shape {list(shape)}: {error}") from None
+    if arguments.svg:
+        graph.to_svg(arguments.svg, title=arguments.target)
+        print(f"drawn: {arguments.svg}", file=sys.stderr)
+    if arguments.json:
+        print(graph.to_json())
+    else:
+        Console().print(graph.summary())
+    return FINE
 
 
 def _notebooks(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from skipkb.cli import main
+from skipkb.evidence.counts import read_graphs
+from skipkb.skips import SkipGraph
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 SESSIONS = [
@@ -33,6 +35,12 @@ def test_console_session(command: str, expected: str, capsys: pytest.CaptureFixt
     assert re.fullmatch(pattern, capsys.readouterr().out), command
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["look-up", "model"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["look-up", "model", "skips"])
 def test_python_example(program: str) -> None:
     exec(compile(program, "README.md", "exec"), {})
+
+
+def test_the_fingerprint_is_the_one_drawn_from_the_evidence() -> None:
+    picture = Path(__file__).resolve().parents[1] / "docs" / "assets" / "fingerprint-unet.svg"
+    graph = SkipGraph.from_json(read_graphs("unet")["unet"])
+    assert picture.read_text("utf-8") == graph.to_svg(title="U-Net"), "write it anew: see test_readme.py"

@@ -32,10 +32,10 @@ Merge = Literal["add", "concat", "gate", "multiply", "attention"]
 Theme = Literal["IV.A", "IV.B", "IV.C", "IV.D", "IV.E"]
 Explanation = Literal["V.A", "V.B", "V.C", "V.D", "V.E"]
 SkipCount = Literal[
-    *("add", "concat", "gate", "multiply"),
-    *("identity", "resampled", "affine", "activated", "projection", "lateral", "gated"),
-    *("long", "cross_scale"),
-]
+    "add", "concat", "gate", "multiply",
+    "identity", "resampled", "affine", "activated", "projection", "lateral", "gated",
+    "long", "cross_scale",
+]  # fmt: skip
 Table = Literal["classification", "detection", "segmentation", "reconstruction"]
 Checked = Literal["paper", "repository", "documentation", "counted", "survey", "unverified"]
 

@@ -152,10 +152,12 @@ def skips(subject: Subject) -> Check:
     wrong = []
     for variant in subject.entry.variants:
         found = subject.graphs[variant.name].counts()
-        for name in sorted({*found, *variant.skips}):
-            if found.get(name, 0) != variant.skips.get(name, 0):  # type: ignore[call-overload]
-                declared = variant.skips.get(name, 0)  # type: ignore[call-overload]
-                wrong.append(f"{variant.name} {name}: found {found.get(name, 0)}, declared {declared}")
+        declared: dict[str, int] = dict(variant.skips.items())
+        wrong += [
+            f"{variant.name} {name}: found {found.get(name, 0)}, declared {declared.get(name, 0)}"
+            for name in sorted({*found, *declared})
+            if found.get(name, 0) != declared.get(name, 0)
+        ]
     detail = wrong or [f"{name} {dict(graph.counts())}" for name, graph in subject.graphs.items()]
     return _check(len(wrong), "==", 0, "counts off", "; ".join(detail))
 
