@@ -11,6 +11,7 @@ _PAGES = {
     "skipkb": "The names at the top: what most programs need.",
     "skipkb.catalog": "Loading and checking the catalogue.",
     "skipkb.catalog.entry": "What an entry may say.",
+    "skipkb.skips": "Finding, drawing and switching off skip connections.",
     "skipkb.evidence": "The contract, its runner and what it leaves behind.",
     "skipkb.evidence.pictures": "Real pictures for checks and notebooks.",
 }
