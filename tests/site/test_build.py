@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from skipkb.catalog.loading import load
+from skipkb.evidence.counts import read_graphs
 from skipkb.site.build import write_pages
+from skipkb.site.fingerprints import counts_text
 from skipkb.site.links import broken_links
+from skipkb.site.text import escape
+from skipkb.skips import SkipGraph
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +63,19 @@ def test_an_erratum_of_a_cell_is_marked_in_the_cell(pages: Path) -> None:
                     assert f"../methods/{key}.html#erratum-{number}" in text
                     marked += 1
     assert marked
+
+
+def test_fingerprints_of_the_recorded_graphs_are_on_the_page_and_in_the_gallery(pages: Path) -> None:
+    gallery = (pages / "fingerprints.md").read_text("utf-8")
+    drawn = 0
+    for key in load().entries:
+        own = (pages / "methods" / f"{key}.md").read_text("utf-8")
+        for text in read_graphs(key).values():
+            graph = SkipGraph.from_json(text)
+            assert escape(counts_text(graph)) in own
+            assert escape(counts_text(graph)) in gallery
+            drawn += 1
+    assert gallery.count("<svg") == drawn >= len(load().entries)
 
 
 def test_two_writings_are_byte_identical(pages: Path, tmp_path: Path) -> None:
