@@ -1,0 +1,310 @@
+"""Networks everybody knows, with the counts everybody can check against the paper.
+
+Built on the meta device from torchvision and timm, so no weights and no arithmetic. The encoder-decoders at the end are
+written here around torchvision's ResNet-34: the skip structure of segmentation_models_pytorch's decoders (Unet, Unet++,
+Linknet, FPN, DeepLabV3+), which is not installed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from skipkb.skips import SkipGraph, trace_skips
+
+PICTURE = (1, 3, 224, 224)
+
+
+def tv(name: str) -> nn.Module:
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        model: nn.Module = torchvision.models.get_model(name)
+    return model.eval()
+
+
+def from_timm(name: str) -> nn.Module:
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name)
+    return model.eval()
+
+
+def found(graph: SkipGraph) -> dict[str, int]:
+    """Counts, with the partial ones beside them."""
+    partial = {f"partial {skip.kind}": 0 for skip in (*graph.skips, *graph.gates) if skip.partial}
+    for skip in (*graph.skips, *graph.gates):
+        if skip.partial:
+            partial[f"partial {skip.kind}"] += 1
+    apart = {"multi_branch": len(graph.multi_branch), "weak": len(graph.weak)}
+    return {**graph.counts(), **partial, **{name: number for name, number in apart.items() if number}}
+
+
+TABLE: list[tuple[Callable[[str], nn.Module], str, dict[str, int]]] = [
+    (tv, "resnet18", {"add": 8, "identity": 5, "projection": 3}),
+    # The survey's own rule makes every bottleneck long ...
+    (tv, "resnet50", {"add": 16, "identity": 12, "projection": 4, "long": 16}),
+    (tv, "densenet121", {"concat": 58, "identity": 58, "long": 54}),
+    # ... and no skip of a vision transformer: there is no convolution to cross.
+    (tv, "vit_b_16", {"add": 24, "identity": 24}),
+    (from_timm, "vit_tiny_patch16_224", {"add": 24, "identity": 24}),
+    (tv, "convnext_tiny", {"add": 18, "identity": 18}),
+    (from_timm, "convnext_tiny", {"add": 18, "identity": 18}),
+    (tv, "swin_t", {"add": 24, "identity": 24}),
+    (from_timm, "swin_tiny_patch4_window7_224", {"add": 24, "identity": 24}),
+    (tv, "mobilenet_v2", {"add": 10, "identity": 10, "long": 10}),
+    # Inception's pooling branch in the two reduction blocks bypasses convolutions, at another resolution.
+    (tv, "inception_v3", {"concat": 2, "resampled": 2, "long": 2, "multi_branch": 13}),
+    (tv, "googlenet", {"multi_branch": 9}),
+    (tv, "vgg11_bn", {}),
+    (tv, "alexnet", {}),
+    (from_timm, "seresnet50", {"add": 16, "gate": 16, "identity": 12, "projection": 4, "long": 16}),
+    # Two convolutions of the block and two (1x1) of the gate: four crossed.
+    (from_timm, "legacy_seresnet18", {"add": 8, "gate": 8, "identity": 5, "projection": 3, "long": 8}),
+    (tv, "efficientnet_b0", {"add": 9, "gate": 16, "identity": 9, "long": 9}),
+    (tv, "shufflenet_v2_x1_0", {"partial concat": 13, "multi_branch": 3}),
+    (from_timm, "poolformer_s12", {"add": 12, "identity": 12, "weak": 12}),
+    (from_timm, "hrnet_w18_small", {"add": 23, "identity": 18, "projection": 5, "long": 5, "multi_branch": 12}),
+]
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize(
+    ("source", "name", "expected"), TABLE, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_known_network(source: Callable[[str], nn.Module], name: str, expected: dict[str, int], capture: Any) -> None:
+    assert found(trace_skips(source(name), PICTURE, capture=capture)) == expected
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_densenet_edges(capture: Any) -> None:
+    """A block of L layers has a shortcut from every feature but the newest into each of its L merges: L(L+1)/2."""
+    graph = trace_skips(tv("densenet121"), PICTURE, capture=capture)
+    assert sum(len(skip.edges) for skip in graph.skips) == sum(n * (n + 1) // 2 for n in (6, 12, 24, 16))
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_res2net(capture: Any) -> None:
+    """16 blocks, 24 hierarchical additions of channel splits, 16 concatenations of the splits."""
+    counts = trace_skips(from_timm("res2net50_26w_4s"), PICTURE, capture=capture).counts(partial=True)
+    assert (counts["add"], counts["concat"]) == (16 + 24, 16)
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_s3d(capture: Any) -> None:
+    graph = trace_skips(tv("s3d"), (1, 3, 16, 224, 224), capture=capture)
+    assert found(graph) == {"multi_branch": 9}
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_detectors(capture: Any) -> None:
+    """Real weights: what a detector does depends on its numbers."""
+    rcnn = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    rcnn.transform.min_size, rcnn.transform.max_size = (64,), 64  # type: ignore[union-attr,assignment]
+    graph = trace_skips(rcnn, ([torch.rand(3, 64, 64)],), capture=capture)
+    assert graph.counts() == {"add": 19, "identity": 12, "projection": 4 + 3, "long": 19, "cross_scale": 3}
+    ssd = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None).eval()
+    assert not trace_skips(ssd, ([torch.rand(3, 300, 300)],), capture=capture).counts()
+
+
+# -- Highway, and encoder-decoders
+
+
+class HighwayLayer(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.plain, self.gate = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = torch.sigmoid(self.gate(x))
+        return torch.relu(self.plain(x)) * t + x * (1.0 - t)
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_highway(capture: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), *(HighwayLayer(8) for _ in range(3)), nn.Linear(8, 2))
+    graph = trace_skips(model, (2, 4), capture=capture)
+    assert graph.counts() == {"add": 3, "gated": 3, "gate": 3}
+
+
+def block(inner: int, outer: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inner, outer, 3, padding=1), nn.ReLU(), nn.Conv2d(outer, outer, 3, padding=1), nn.ReLU()
+    )
+
+
+class PlainUNet(nn.Module):
+    """Four levels; ``crop`` as in the paper, whose convolutions have no padding."""
+
+    def __init__(self, crop: bool = False) -> None:
+        super().__init__()
+        self.crop = crop
+        widths = (4, 8, 16, 32, 64)
+        self.down = nn.ModuleList(block(i, o) for i, o in zip((3, *widths), widths, strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, 2) for w in widths[:-1])
+        self.join = nn.ModuleList(block(2 * w, w) for w in widths[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = []
+        for level, down in enumerate(self.down):
+            x = down(F.max_pool2d(x, 2) if level else x)
+            kept.append(x)
+        for level in (3, 2, 1, 0):
+            skip, x = kept[level], self.up[level](x)
+            if self.crop:
+                x = x[:, :, 1:-1, 1:-1]
+                skip = (
+                    skip[:, :, 1:-1, 1:-1]
+                    if skip.shape[-1] == x.shape[-1] + 2
+                    else F.pad(skip, [(x.shape[-1] - skip.shape[-1]) // 2] * 4)
+                )
+            x = self.join[level](torch.cat([skip, x], 1))
+        return x
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("crop", [False, True])
+def test_plain_unet(crop: bool, capture: Any) -> None:
+    """Depth-d nesting: each skip crosses four convolutions and one transposed one per level below."""
+    graph = trace_skips(PlainUNet(crop), (1, 3, 64, 64), capture=capture)
+    assert graph.counts() == {"concat": 4, "identity": 4, "long": 4, "cross_scale": 4}
+    assert [skip.convs for skip in graph.skips] == [2 + 1, 2 + 1 + 5, 2 + 1 + 10, 2 + 1 + 15]
+    assert [(skip.start, skip.end) for skip in graph.skips] == [(8, 11), (6, 14), (4, 17), (2, 20)]
+
+
+class Encoder(nn.Module):
+    """ResNet-34's five scales."""
+
+    widths = (64, 64, 128, 256, 512)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torchvision.models.resnet34()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        net = self.net
+        stem = net.relu(net.bn1(net.conv1(x)))
+        scales = [stem, net.layer1(net.maxpool(stem))]
+        for stage in (net.layer2, net.layer3, net.layer4):
+            scales.append(stage(scales[-1]))
+        return scales
+
+
+def up(x: Tensor, scale: int = 2) -> Tensor:
+    return F.interpolate(x, scale_factor=float(scale), mode="nearest")
+
+
+class UNet34(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, w = Encoder(), Encoder.widths
+        self.join = nn.ModuleList(block(w[i + 1] + w[i], w[i]) for i in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *kept, x = self.encoder(x)
+        for level in (3, 2, 1, 0):
+            x = self.join[level](torch.cat([up(x), kept[level]], 1))
+        return x
+
+
+class UNetPlusPlus34(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, w = Encoder(), Encoder.widths
+        self.join = nn.ModuleDict(
+            {f"{i}{j}": block(w[i + 1] + w[i] * j, w[i]) for i in range(4) for j in range(1, 5 - i)}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        nodes = {(i, 0): scale for i, scale in enumerate(self.encoder(x))}
+        for j in range(1, 5):
+            for i in range(5 - j):
+                same = [nodes[i, k] for k in range(j)]
+                nodes[i, j] = self.join[f"{i}{j}"](torch.cat([up(nodes[i + 1, j - 1]), *same], 1))
+        return nodes[0, 4]
+
+
+class LinkNet34(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, w = Encoder(), Encoder.widths
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(w[i + 1], 16, 1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU(),
+                          nn.Conv2d(16, w[i], 1), nn.ReLU())
+            for i in range(4)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        *kept, x = self.encoder(x)
+        for level in (3, 2, 1, 0):
+            x = self.up[level](x) + kept[level]
+        return x
+
+
+class FPN34(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.lateral = nn.ModuleList(nn.Conv2d(w, 32, 1) for w in Encoder.widths[1:])
+        self.head = nn.ModuleList(block(32, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = [lateral(scale) for lateral, scale in zip(self.lateral, self.encoder(x)[1:], strict=True)]
+        for i in (2, 1, 0):
+            levels[i] = up(levels[i + 1]) + levels[i]
+        size = levels[0].shape[-2:]
+        return torch.stack([F.interpolate(h(p), size=size) for h, p in zip(self.head, levels, strict=True)]).sum(0)
+
+
+class DeepLabV3Plus34(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.aspp = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(512, 32, 3 if d else 1, padding=d, dilation=d or 1), nn.ReLU()) for d in (0, 2, 4)
+        )
+        self.project = nn.Sequential(nn.Conv2d(96, 32, 1), nn.ReLU())
+        self.low = nn.Sequential(nn.Conv2d(64, 8, 1), nn.ReLU())
+        self.head = block(40, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scales = self.encoder(x)
+        x = self.project(torch.cat([branch(scales[-1]) for branch in self.aspp], 1))
+        return self.head(torch.cat([up(x, 8), self.low(scales[1])], 1))
+
+
+TRUNK = {"add": 16, "identity": 13, "projection": 3}
+DECODERS: list[tuple[type[nn.Module], dict[str, int]]] = [
+    (UNet34, {"add": 16, "concat": 4, "identity": 17, "projection": 3, "long": 4, "cross_scale": 4}),
+    (UNetPlusPlus34, {"add": 16, "concat": 10, "identity": 23, "projection": 3, "long": 10, "cross_scale": 10}),
+    (LinkNet34, {"add": 20, "identity": 17, "projection": 3, "long": 4, "cross_scale": 4}),
+    # The three laterals are 1x1 convolutions with no activation: projections. The heads' sum is multi-branch.
+    (FPN34, {"add": 19, "identity": 13, "projection": 6, "long": 3, "cross_scale": 3, "multi_branch": 1}),
+    (
+        DeepLabV3Plus34,
+        {"add": 16, "concat": 1, "identity": 13, "projection": 3, "lateral": 1, "long": 1, "cross_scale": 1,
+         "multi_branch": 1},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize(("kind", "expected"), DECODERS, ids=lambda value: getattr(value, "__name__", ""))
+def test_encoder_decoder(kind: type[nn.Module], expected: dict[str, int], capture: Any) -> None:
+    with torch.device("meta"):
+        model = kind().eval()
+    assert found(trace_skips(model, (1, 3, 64, 64), capture=capture)) == expected
+
+
+def test_deeplab_lateral_crosses_the_encoder() -> None:
+    with torch.device("meta"):
+        model = DeepLabV3Plus34().eval()
+    (skip,) = [skip for skip in trace_skips(model, (1, 3, 64, 64)).skips if skip.kind == "concat"]
+    # 26 convolutions of layers 2 to 4 on the longest path, one of the ASPP, one that projects
+    assert skip.convs == 26 + 2
