@@ -29,12 +29,11 @@ class Guard:
         self._parameters = list(model.parameters())
         self._owned = {_storage(parameter) for parameter in self._parameters}
         self._flags = [(p, p.requires_grad, p.grad) for p in self._parameters]
-        self._copies: list[tuple[Tensor, int | None, Tensor]] = []
+        self._copies: list[tuple[Tensor, Tensor]] = []
         for buffer in model.buffers():
-            self._copies.append((buffer, version(buffer), buffer.detach().clone()))
+            self._copies.append((buffer, buffer.detach().clone()))
         self._touched: dict[int, tuple[Tensor, Tensor]] = {}
         self._data: list[tuple[Tensor, Tensor]] = []
-        self._scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
 
     def touch(self, tensor: Tensor) -> None:
         """Called before an in-place operation on ``tensor``: copies it if it is, or looks into, a parameter."""
@@ -55,8 +54,9 @@ class Guard:
         with torch.no_grad():
             for tensor, data in reversed(self._data):
                 tensor.data = data
-            for buffer, before, copy in self._copies:
-                if before is None or self._scripted or version(buffer) != before:
+            for buffer, copy in self._copies:
+                # By value: batch norm writes its statistics without counting a version.
+                if not buffer.is_meta and not torch.equal(buffer, copy):
                     buffer.copy_(copy)
             for parameter, copy in self._touched.values():
                 parameter.copy_(copy)
