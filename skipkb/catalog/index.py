@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -100,8 +101,17 @@ def open_index() -> sqlite3.Connection:
     return _compile_somewhere(directory, wanted)
 
 
+_ONE_AT_A_TIME = threading.RLock()
+"""Threads share one connection, and its cached statements would mix up their rows."""
+
+
 def query(sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
     """Rows of a read-only query on the index; damage found only now has the index compiled anew."""
+    with _ONE_AT_A_TIME:
+        return _query(sql, values)
+
+
+def _query(sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
     try:
         return open_index().execute(sql, values).fetchall()
     except sqlite3.DatabaseError as error:
