@@ -1,4 +1,5 @@
-"""The models of the sweep: one of each timm family, and torchvision's classification, segmentation, detection, video and
+"""The models of the sweep: one of each timm family, and torchvision's classification, segmentation, detection, video
+and
 optical-flow models. Built on the meta device where a model can be, with real weights drawn at random where not."""
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import torch
 import torchvision
 from torch import nn
 
-SMALL = ("pico", "atto", "femto", "zepto", "nano", "xxtiny", "xxs", "tiny", "_ti", "_xs", "x_small", "xsmall", "small", "_s_", "_s")
+SMALL = (
+    *("pico", "atto", "femto", "zepto", "nano", "xxtiny", "xxs", "tiny"),
+    *("_ti", "_xs", "x_small", "xsmall", "small", "_s_", "_s"),
+)
 SMALL += ("_b0", "_a0", "_t0", "_0", "18", "26", "34", "50", "base", "_b")
 
 EXCLUDED: dict[str, str] = {}

@@ -26,8 +26,8 @@ SLOWEST = 20.0
 def facts(graph: SkipGraph) -> Counter[tuple[Any, ...]]:
     """What both captures must say: where, what kind, around how much."""
     return Counter(
-        (skip.merge.partition(":")[0], skip.kind, skip.shortcut, skip.layers, skip.convs, skip.partial, skip.cross_scale)
-        for skip in (*graph.skips, *graph.gates)
+        (s.merge.partition(":")[0], s.kind, s.shortcut, s.layers, s.convs, s.partial, s.cross_scale)
+        for s in (*graph.skips, *graph.gates)
     )
 
 
