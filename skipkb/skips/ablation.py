@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from skipkb.skips.capture import plain
 from skipkb.skips.graph import Edge, Operand, Shape, Skip
-from skipkb.skips.ops import Family, describe
+from skipkb.skips.ops import Family, Op, describe
 from skipkb.skips.places import Frames
 from skipkb.skips.record import tensors_of
 
@@ -75,7 +75,7 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
         self._frames = Frames(self._model, enter=self._entered, leave=self._left)
         self._met: set[Operand] = set()
         self._ran = False
-        self._known: dict[Any, str] = {}
+        self._known: dict[Any, Op] = {}
 
     def __enter__(self) -> ablate:
         self._met.clear()
@@ -105,13 +105,13 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = self._known.get(func)
-        if name is None:
-            name = self._known[func] = describe(func).name
-        if name not in self._ops:
+        op = self._known.get(func)
+        if op is None:
+            op = self._known[func] = describe(func)
+        if op.name not in self._ops:
             return func(*args, **kwargs)
         frame = self._frames.current
-        cut = self._cuts.get((frame.path, frame.call, name, frame.next(name)))
+        cut = self._cuts.get((frame.path, frame.call, op.name, frame.next(op.name)))
         if cut is None:
             return func(*args, **kwargs)
         found = tensors_of(args, kwargs)
@@ -124,8 +124,8 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
                 )
             self._met.add(operand)
             tensor = found[position]
-            neutral[position] = (torch.ones_like if _is_product(name) else torch.zeros_like)(tensor)
-        return _call(func, args, kwargs, found, neutral)
+            neutral[position] = (torch.ones_like if op.family is Family.MUL else torch.zeros_like)(tensor)
+        return _call(func, args, kwargs, found, neutral, op.writes)
 
 
 def _operands(skip: Skip | Edge, drop: str) -> list[tuple[Operand, Shape | None]]:
@@ -145,32 +145,20 @@ def _alike(tensor: Tensor, shape: Shape) -> bool:
     return tensor.dim() == len(shape) and (tensor.dim() < 2 or tensor.shape[1] == shape[1] or tensor.dim() == 3)
 
 
-def _is_product(name: str) -> bool:
-    return describe(type("_", (), {"__name__": name})).family is Family.MUL
-
-
-def _call(func: Any, args: Any, kwargs: Any, found: list[Tensor], neutral: dict[int, Tensor]) -> Any:
+def _call(
+    func: Any, args: Any, kwargs: dict[str, Any], found: list[Tensor], neutral: dict[int, Tensor], in_place: bool
+) -> Any:
     """Call ``func`` with some of its tensors replaced. An in-place operation whose target is replaced computes aside
     and copies the result into the real target, so that whoever else holds it sees the same."""
-    out = kwargs.get("out")
-    target = found[0] if 0 in neutral and _in_place(func) else None
-    if target is None:
-        counter = iter(range(len(found)))
-        replaced = _replace(args, neutral, counter)
-        named = {key: _replace(value, neutral, counter) for key, value in kwargs.items()}
-        if out is not None:
-            named["out"] = out
-        return func(*replaced, **named)
     counter = iter(range(len(found)))
     replaced = _replace(args, neutral, counter)
-    named = {key: _replace(value, neutral, counter) for key, value in kwargs.items()}
-    func(*replaced, **named)  # writes into the neutral tensor
-    result = neutral[0]
-    return target.copy_(result)
-
-
-def _in_place(func: Any) -> bool:
-    return describe(func).writes
+    named = {name: _replace(value, neutral, counter) for name, value in kwargs.items()}
+    if "out" in kwargs:
+        named["out"] = kwargs["out"]
+    result = func(*replaced, **named)
+    if in_place and 0 in neutral:
+        return found[0].copy_(neutral[0])
+    return result
 
 
 def _replace(value: Any, neutral: dict[int, Tensor], counter: Any) -> Any:

@@ -297,6 +297,9 @@ class Analysis:
                     best = relation
             if best is not None:
                 edges.append((leaf, best))
+        # Next to a free shortcut, a projection from the same source is one more branch.
+        free = {relation.source for _, relation in edges if not relation.mine.long}
+        edges = [(leaf, relation) for leaf, relation in edges if not relation.mine.long or relation.source not in free]
         if edges:
             for holder in sorted({leaf.holder for leaf, _ in edges}):
                 mine = [(leaf, relation) for leaf, relation in edges if leaf.holder == holder]

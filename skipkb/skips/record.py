@@ -613,9 +613,12 @@ class Recorder:
         covers = _covers(target) and not inside
         whole = node
         if not covers:
+            nodes = self.trace.nodes
             base = history[-1].whole if history else self._owners.get(key, -1)
-            if base >= 0:
-                nodes = self.trace.nodes
+            if base < 0:  # the first write into a buffer of constants
+                shape = tuple(target.shape)
+                whole = self._append(op.name, Family.IDENT, frame, nth, (node,), (slot,), 0, shape, nodes[node].places)
+            else:
                 shape = nodes[base].shape
                 kept = base
                 if self._owners.get(key, -1) >= 0:  # the rest of a data tensor, not of a buffer being filled
