@@ -72,7 +72,7 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
                 key = (site.module, site.call, site.op, site.nth)
                 self._cuts.setdefault(key, {})[operand.position] = (operand, shape)
         self._ops = {key[2] for key in self._cuts}
-        self._frames = Frames(self._model, enter=self._entered, leave=self._left)
+        self._frames = Frames(self._model, modules, leave=self._left)
         self._met: set[Operand] = set()
         self._ran = False
         self._known: dict[Any, Op] = {}
@@ -95,9 +95,6 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
                     f"{len(missed)} of the skips were not reached: {sites}. Trace the model again in the mode "
                     "(train or eval) and with the inputs you run it with, with capture='function'"
                 )
-
-    def _entered(self, module: nn.Module, args: Any) -> None:
-        pass
 
     def _left(self, module: nn.Module, args: Any, output: Any) -> None:
         if module is self._model and output is not None:

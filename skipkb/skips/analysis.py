@@ -28,6 +28,7 @@ from skipkb.skips.record import (
 )
 
 _TRANSPARENT = {Family.IDENT, Family.RESAMPLE, Family.NORM, Family.SLICE, Family.MUL, Family.SPLIT}
+_NOWHERE: tuple[dict[int, Path], int] = {}, -1
 _STEP = 1.5
 """A resolution counts as another one from this factor on (unpadded convolutions lose a few pixels)."""
 
@@ -172,13 +173,21 @@ class Analysis:
         if not common:
             return None
         source = self.forks[common.bit_length() - 1]
-        reach = self.paths(source, max(mine, other))
+        until = mine if mine > other else other
+        reach, done = self._reach.get(source, _NOWHERE)
+        if done < until:
+            reach = self.paths(source, until)
         if mine not in reach or other not in reach:
             return None
-        first = Relation(source, reach[mine], reach[other], _classify(reach[mine], reach[other]))
-        if first.shortcut is not None and first.gain > 0:
-            return first
-        return self._behind_gate(mine, other) or first
+        near, far = reach[mine], reach[other]
+        if far.long > near.short:
+            shortcut = _classify(near, far)
+            if shortcut is not None:
+                return Relation(source, near, far, shortcut)
+        behind = self._behind_gate(mine, other)
+        if behind is not None:
+            return behind
+        return Relation(source, near, far, _classify(near, far) if far.long == near.short else None)
 
     def _behind_gate(self, mine: int, other: int) -> Relation | None:
         """``x * (1 - t)``: both operands descend from t, but what is carried is x."""
@@ -282,8 +291,8 @@ class Analysis:
         edges: list[tuple[Leaf, Relation]] = []
         weak: list[tuple[Leaf, Relation]] = []
         for leaf in leaves:
-            best: Relation | None = None
-            for other in leaves:
+            best = self._straight(leaf, leaves)
+            for other in leaves if best is None else ():
                 if other.node == leaf.node:
                     continue
                 relation = self.relate(leaf.node, other.node)
@@ -310,6 +319,19 @@ class Analysis:
             found.weak.append(self._skip(len(found.weak), kind, number, weak[0][0].holder, weak[:1], leaves))
         else:
             self._branches(number, kind, leaves, found)
+
+    def _straight(self, leaf: Leaf, leaves: list[Leaf]) -> Relation | None:
+        """The plainest case: another operand was computed from this very one."""
+        bit = self.bit[leaf.node]
+        after = [other.node for other in leaves if other.node != leaf.node and bit & self.ancestors[other.node]]
+        if not after:
+            return None
+        reach = self.paths(leaf.node, max(after))
+        ways = [reach[node] for node in after if node in reach]
+        longest = max(ways, key=lambda path: (path.long, path.convs), default=None)
+        if longest is None or not longest.long:
+            return None
+        return Relation(leaf.node, reach[leaf.node], longest, "identity")
 
     def _product(self, number: int, found: Found) -> None:
         leaves = self._operands(number)

@@ -25,11 +25,11 @@ Capture = Literal["function", "dispatch"]
 class FunctionCapture(TorchFunctionMode):
     """Records at the level of the Python API."""
 
-    def __init__(self, model: nn.Module, recorder: Recorder, guard: Guard) -> None:
+    def __init__(self, model: nn.Module, modules: dict[str, nn.Module], recorder: Recorder, guard: Guard) -> None:
         plain(super()).__init__()
         self.recorder = recorder
         self.guard = guard
-        self.frames = Frames(model, leave=self._left)
+        self.frames = Frames(model, modules, leave=self._left)
         self.scripted: list[str] = []
         self._ops: dict[Any, Op] = {}
 
@@ -76,11 +76,11 @@ class FunctionCapture(TorchFunctionMode):
 class DispatchCapture(TorchDispatchMode):
     """Records at the level of aten operators."""
 
-    def __init__(self, model: nn.Module, recorder: Recorder, guard: Guard) -> None:
+    def __init__(self, model: nn.Module, modules: dict[str, nn.Module], recorder: Recorder, guard: Guard) -> None:
         plain(super()).__init__()
         self.recorder = recorder
         self.guard = guard
-        self.frames = Frames(model, self._entered, self._left)
+        self.frames = Frames(model, modules, self._entered, self._left)
         self.scripted: list[str] = []
         self._ops: dict[Any, tuple[Op, tuple[int, ...], tuple[str, ...]]] = {}
         self._inside: nn.Module | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,29 +21,34 @@ class Guard:
     them: the capture calls ``touch`` first.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._attributes: list[tuple[nn.Module, dict[str, Any], list[tuple[Any, Any]]]] = []
-        for module in model.modules():
-            contents = [(value, value.copy()) for value in module.__dict__.values() if isinstance(value, _CONTAINERS)]
+        parameters: dict[int, Tensor] = {}
+        kept: dict[int, Tensor] = {}
+        for module in modules:
+            contents = []
+            for value in module.__dict__.values():
+                if isinstance(value, _CONTAINERS):
+                    contents.append((value, value.copy() if value else ()))
+                elif isinstance(value, Tensor):
+                    kept[id(value)] = value
             self._attributes.append((module, module.__dict__.copy(), contents))
-        self._parameters = list(model.parameters())
-        self._owned = {_storage(parameter) for parameter in self._parameters}
-        self._flags = [(p, p.requires_grad, p.grad) for p in self._parameters]
-        self._copies: list[tuple[Tensor, Tensor]] = []
-        for buffer in model.buffers():
-            self._copies.append((buffer, buffer.detach().clone()))
+            parameters.update((id(p), p) for p in module._parameters.values() if p is not None)
+            kept.update((id(b), b) for b in module._buffers.values() if b is not None)
+        self._flags = [(p, p.requires_grad, p.grad) for p in parameters.values()]
+        self._copies = [(tensor, tensor.detach().clone()) for tensor in kept.values() if not tensor.is_meta]
+        self._owned: dict[int, Tensor] | None = None
         self._touched: dict[int, tuple[Tensor, Tensor]] = {}
         self._data: list[tuple[Tensor, Tensor]] = []
 
     def touch(self, tensor: Tensor) -> None:
         """Called before an in-place operation on ``tensor``: copies it if it is, or looks into, a parameter."""
+        if self._owned is None:
+            self._owned = {_storage(parameter): parameter for parameter, _, _ in self._flags}
         key = _storage(tensor)
-        if key not in self._owned or key in self._touched:
-            return
-        for parameter in self._parameters:
-            if _storage(parameter) == key:
-                self._touched[key] = (parameter, parameter.detach().clone())
-                return
+        if key in self._owned and key not in self._touched:
+            parameter = self._owned[key]
+            self._touched[key] = (parameter, parameter.detach().clone())
 
     def swap(self, tensor: Tensor) -> None:
         """Called before ``tensor.data = ...``."""
@@ -56,13 +61,13 @@ class Guard:
                 tensor.data = data
             for buffer, copy in self._copies:
                 # By value: batch norm writes its statistics without counting a version.
-                if not buffer.is_meta and not torch.equal(buffer, copy):
+                if not torch.equal(buffer, copy):
                     buffer.copy_(copy)
             for parameter, copy in self._touched.values():
                 parameter.copy_(copy)
         for module, attributes, contents in self._attributes:
             for container, copy in contents:
-                if not _same(container, copy):
+                if (container or copy) and not _same(container, copy):
                     _refill(container, copy)
             if not _same(module.__dict__, attributes):
                 for name in module.__dict__.keys() - attributes.keys():
@@ -77,7 +82,7 @@ class Guard:
 
 def _same(left: Any, right: Any) -> bool:
     """The same things in the same order, by identity: comparing tensors by value would be something else."""
-    if isinstance(left, dict):
+    if isinstance(left, dict) and isinstance(right, dict):
         return len(left) == len(right) and all(
             key == other and value is thing
             for (key, value), (other, thing) in zip(left.items(), right.items(), strict=True)
@@ -89,7 +94,7 @@ def _refill(container: Any, copy: Any) -> None:
     container.clear()
     if isinstance(container, list):
         container.extend(copy)
-    else:
+    elif copy:
         container.update(copy)
 
 

@@ -40,11 +40,12 @@ class Frames:
     def __init__(
         self,
         model: nn.Module,
+        modules: dict[str, nn.Module],
         enter: Callable[[nn.Module, Any], None] | None = None,
         leave: Callable[[nn.Module, Any, Any], None] | None = None,
     ) -> None:
         self.root = model
-        self.names = {id(module): name for name, module in model.named_modules()}
+        self.names = {id(module): name for name, module in modules.items()}
         self.calls: Counter[str] = Counter()
         self.current = Frame("", 0, None)
         self._stack: list[Frame] = []

@@ -125,7 +125,7 @@ def tensors_of(args: Iterable[Any], kwargs: dict[str, Any]) -> list[Tensor]:
 class Recorder:
     """Turns executed operations into a ``Trace``."""
 
-    def __init__(self, model: nn.Module, level: str = "") -> None:
+    def __init__(self, modules: dict[str, nn.Module], level: str = "") -> None:
         self.trace = Trace(level=level)
         self.batch = 1
         self.escaped = ""
@@ -138,19 +138,22 @@ class Recorder:
         """Keeps addresses of storages from being used again while they are keys here."""
         self._time = 0
         self._calls: dict[str, int] = {}
-        self._types = {name: type(module).__name__ for name, module in model.named_modules()}
+        self._modules = modules
         self._strangers: set[int] = set()
-        for module in model.modules():  # tensors kept as plain attributes are constants too
-            for thing in list(module.__dict__.values()):
+        for path, module in modules.items():
+            for name, thing in module.__dict__.items():  # tensors kept as plain attributes are constants too
                 if isinstance(thing, Tensor):
                     self._put(thing, -1, NOTHING)
-                elif type(thing) in (list, tuple, dict):
+                elif type(thing) in (list, tuple, dict) and thing and not name.startswith("_"):
                     for item in tensors_of(thing.values() if isinstance(thing, dict) else thing, {}):
-                        self._put(item, -1, NOTHING)
-        for name, parameter in model.named_parameters():
-            self._put(parameter, -1, frozenset((name,)))
-        for buffer in model.buffers():
-            self._put(buffer, -1, NOTHING)
+                        if not self.known(item):
+                            self._put(item, -1, NOTHING)
+            for buffer in module._buffers.values():
+                if buffer is not None:
+                    self._put(buffer, -1, NOTHING)
+            for name, parameter in module._parameters.items():
+                if parameter is not None and not self._names(parameter):
+                    self._put(parameter, -1, frozenset((f"{path}.{name}" if path else name,)))
 
     # -- values
 
@@ -163,6 +166,9 @@ class Recorder:
     def _is_data(self, tensor: Tensor) -> bool:
         node, names = self.read(tensor)
         return node >= 0 or not names.isdisjoint(ONCE_DATA)
+
+    def _names(self, tensor: Tensor) -> frozenset[str]:
+        return self._values[id(tensor)].names if self.known(tensor) else NOTHING
 
     def known(self, tensor: Tensor) -> bool:
         """Whether this very tensor object has been seen."""
@@ -524,13 +530,13 @@ class Recorder:
             channels = shape[-1] if shape else 1
             size = shape[1:-1]
         places = math.prod(shape) / max(channels, 1)
-        kind_type = self._types.get(name, type(frame.module).__name__ if frame.module is not None else "")
+        owner = self._modules.get(name, frame.module)
         for part in (".in_proj", ".out_proj") if kind == "attention" else ("",):
             self._calls[name + part] = call = self._calls.get(name + part, 0) + 1
             self.trace.layers.append(
                 Layer(
                     name=(name + part).lstrip("."),
-                    type=kind_type,
+                    type=type(owner).__name__ if owner is not None else "",
                     kind=kind,
                     channels=int(channels),
                     size=tuple(int(side) for side in size),

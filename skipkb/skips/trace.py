@@ -78,12 +78,13 @@ def _run(
     ]
     if not any(tensor.dtype != torch.bool for _, tensor in inputs):
         raise TraceError(f"no tensor among the inputs of {type(model).__name__}: there is no data to follow")
-    guard = Guard(model)
-    recorder = Recorder(model, "aten." if capture == "dispatch" else "")
+    modules = dict(model.named_modules())
+    guard = Guard(modules.values())
+    recorder = Recorder(modules, "aten." if capture == "dispatch" else "")
     start = Frame("", 1, None)
     for name, tensor in inputs:
         recorder.add_input(tensor, name, start)
-    watch = (FunctionCapture if capture == "function" else DispatchCapture)(model, recorder, guard)
+    watch = (FunctionCapture if capture == "function" else DispatchCapture)(model, modules, recorder, guard)
     mode = torch.is_grad_enabled()
     try:
         with random_state(), torch.set_grad_enabled(grad), _eager(), _uncollected(), watch:
