@@ -131,12 +131,18 @@ class Analysis:
                 return known
             for number in range(done + 1, until + 1):
                 node = nodes[number]
-                inside = [(known[p], p) for p in node.preds if p in known]
-                if not inside:
-                    continue
-                if len(inside) == 1 and len(node.preds) == 1:
-                    short, long, convs, flags, floor, ceiling = inside[0][0]
+                if len(node.preds) == 1:
+                    before = known.get(node.preds[0])
+                    if before is None:
+                        continue
+                    if not node.flags:
+                        known[number] = before
+                        continue
+                    short, long, convs, flags, floor, ceiling = before
                 else:
+                    inside = [(known[p], p) for p in node.preds if p in known]
+                    if not inside:
+                        continue
                     short = min(path.short for path, _ in inside)
                     long = max(path.long for path, _ in inside)
                     convs = max(path.convs for path, _ in inside)

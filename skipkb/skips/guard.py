@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_CONTAINERS = (list, dict, set)
+_CONTAINERS = {list, dict, set, OrderedDict}
 
 
 class Guard:
@@ -28,7 +29,7 @@ class Guard:
         for module in modules:
             contents = []
             for value in module.__dict__.values():
-                if isinstance(value, _CONTAINERS):
+                if type(value) in _CONTAINERS:
                     contents.append((value, value.copy() if value else ()))
                 elif isinstance(value, Tensor):
                     kept[id(value)] = value
