@@ -68,7 +68,6 @@ class Frames:
             return
         if module is self.root:  # sites are counted per forward pass of the model
             self.calls.clear()
-            self._stack.clear()
         path = self.names.get(id(module))
         if path is None:  # made on the fly
             path = f"{self.current.path}.({type(module).__name__})".lstrip(".")

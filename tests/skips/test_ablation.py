@@ -374,6 +374,31 @@ def test_contexts_nest_and_are_used_again() -> None:
     assert torch.equal(model(x), plain)
 
 
+def test_inside_another_model() -> None:
+    model, x = Tied(), torch.randn(2, 4)
+    graph = trace_skips(model, x)
+    outer = nn.Sequential(nn.Identity(), model, nn.Identity())
+    with ablate(model, graph.skips):
+        assert torch.equal(outer(x), model(x))
+        assert not torch.equal(outer(x), Tied.forward(copy.deepcopy(model), x))
+
+
+def test_a_forward_that_catches_its_own_errors() -> None:
+    class Careful(Tied):
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                self.block(x[:, :3])
+            except RuntimeError:
+                return super().forward(x)
+            raise AssertionError
+
+    model, x = Careful(), torch.randn(2, 4)
+    graph = trace_skips(model, x)
+    assert len(graph.skips) == 3
+    with ablate(model, graph.skips):
+        model(x)
+
+
 def test_other_batch_and_picture_sizes() -> None:
     model = torchvision.models.resnet18(num_classes=3).eval()
     graph = trace_skips(model, (1, 3, 64, 64))

@@ -198,16 +198,11 @@ def cat(m: Net, x: Tensor) -> Tensor:
     return torch.cat([x, m.f(x)], dim=1)
 
 
-@case(0, 3, 0)
+@case(0, 2, 0)
 def dense_block(m: Net, x: Tensor) -> Tensor:
-    features = [m.p(x)]
-    for layer in (m.a, m.b, m.c):
-        features.append(layer(torch.cat(features, 1)[:, :C]) if len(features) == 1 else layer(_mean(features)))
-    return m.out(torch.cat(features[:2], 1)) + 0 * torch.cat(features[:3], 1)[:, :C] + 0 * torch.cat(features, 1)[:, :C]
-
-
-def _mean(features: list[Tensor]) -> Tensor:
-    return features[-1]
+    one = m.a(x)
+    two = m.out(torch.cat([x, one], 1))
+    return torch.cat([x, one, two], 1)
 
 
 @case(0, 1, 0)
