@@ -38,6 +38,9 @@ SQUASHED = 512  # ends in a sigmoid, softmax, tanh
 
 _LAYERS = {Family.MATMUL, Family.ADDMM, Family.CONV, Family.RECURRENT, Family.ATTENTION}
 
+_OWN = frozenset(nn.Module().__dict__)
+"""Attributes that every module has: no place where a model keeps tensors of its own."""
+
 Geometry = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
@@ -144,7 +147,7 @@ class Recorder:
             for name, thing in module.__dict__.items():  # tensors kept as plain attributes are constants too
                 if isinstance(thing, Tensor):
                     self._put(thing, -1, NOTHING)
-                elif type(thing) in (list, tuple, dict) and thing and not name.startswith("_"):
+                elif type(thing) in (list, tuple, dict) and thing and name not in _OWN:
                     for item in tensors_of(thing.values() if isinstance(thing, dict) else thing, {}):
                         if not self.known(item):
                             self._put(item, -1, NOTHING)

@@ -169,6 +169,17 @@ def test_the_input_is_not_written_to(capture: Any) -> None:
     trace_skips(model, (1, 3, 4, 4), capture=capture)
 
 
+def test_garbage_collection_goes_on() -> None:
+    model = nn.Conv2d(3, 3, 1)
+    for on in (True, False):
+        gc.enable() if on else gc.disable()
+        try:
+            trace_skips(model, (1, 3, 4, 4))
+            assert gc.isenabled() is on
+        finally:
+            gc.enable()
+
+
 def test_a_shape_draws_no_random_numbers() -> None:
     model = nn.Conv2d(3, 3, 1)
     before = torch.get_rng_state()
@@ -270,6 +281,19 @@ def test_threads_do_not_disturb_each_other() -> None:
 
     in_threads(trace_shared, trace_shared, trace_below, run, without)
     assert torch.equal(other(x), plain)
+
+
+def test_threads_that_trace_one_model_put_back_its_state_once() -> None:
+    torch.manual_seed(0)
+    model, x = Busy().train(), torch.randn(2, 4, 6, 6)
+    before = state(model)
+
+    def trace() -> None:
+        for _ in range(10):
+            assert len(trace_skips(model, x).skips) == 1
+
+    in_threads(trace, trace, trace)
+    assert_same(before, state(model))
 
 
 def test_a_thread_that_trains_another_model_keeps_its_gradients() -> None:

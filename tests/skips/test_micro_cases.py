@@ -608,6 +608,56 @@ def test_token_ids_are_data(capture: str) -> None:
     assert [layer.kind for layer in graph.layers] == ["embedding", "linear", "linear"]
 
 
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_views_that_do_not_overlap(capture: str) -> None:
+    """Writing to one half leaves the other half what it was: the second addition bypasses both branches. The first
+    one's source is the half itself, carried whole; the second's is the tensor that was halved."""
+
+    def rule(m: Net, x: Tensor) -> Tensor:
+        x = m.p(x)
+        one, two = x.chunk(2, dim=1)
+        one += m.s1(one)
+        two += m.s2(torch.relu(one))
+        return m.c(x)
+
+    graph = trace(rule, capture, torch.randn(1, C, 8, 8))
+    assert [(skip.kind, skip.layers, skip.partial) for skip in graph.skips] == [("add", 1, False), ("add", 2, True)]
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_learned_query_is_no_layer(capture: str) -> None:
+    """What layers make of parameters alone is no weight: data times it is attention, not a linear layer."""
+
+    def rule(m: Net, x: Tensor) -> Tensor:
+        query = m.l1(m.token.expand(len(x), 4, C))
+        return m.l3(torch.softmax(query @ m.l2(x).transpose(1, 2), -1) @ x)
+
+    graph = trace(rule, capture, torch.randn(2, 16, C))
+    assert [layer.name for layer in graph.layers] == ["l2", "l3"]
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_tensors_kept_outside_parameters_and_buffers_are_known(capture: str) -> None:
+    model = Net(lambda m, x: m.f(x) * m._sizes[0] + m.plain)
+    model._sizes, model.plain = [torch.ones(1, C, 1, 1)], torch.ones(1, C, 1, 1)  # type: ignore[assignment]
+    graph = trace_skips(model, torch.randn(1, C, 8, 8), capture=capture)  # type: ignore[arg-type]
+    assert not graph.lost
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_projection_around_something_linear_is_one_more_branch(capture: str) -> None:
+    graph = trace(lambda m, x: m.p(x) + m.b(m.a(x)), capture)
+    assert not graph.skips
+    assert len(graph.multi_branch) == 1
+
+
+@pytest.mark.parametrize("capture", ["function", "dispatch"])
+def test_projection_beside_an_identity_is_one_more_branch(capture: str) -> None:
+    (skip,) = trace(lambda m, x: x + m.p(x) + m.f(x), capture).skips
+    assert [edge.shortcut for edge in skip.edges] == ["identity"]
+    assert len(skip.others) == 2
+
+
 # -- what can hide
 
 
