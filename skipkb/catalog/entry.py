@@ -37,6 +37,7 @@ SkipCount = Literal[
     "long", "cross_scale",
 ]  # fmt: skip
 Table = Literal["classification", "detection", "segmentation", "reconstruction"]
+RelationType = Literal["extends", "uses", "explains"]
 Checked = Literal["paper", "repository", "documentation", "counted", "survey", "unverified"]
 
 
@@ -128,15 +129,33 @@ class Row(Model):
     code: Claim
 
 
+class PageItem(Model):
+    """One item of the survey's own project page: its links are the survey's claims, errors included."""
+
+    part: Literal["I", "II", "III"]
+    section: Line
+    """Heading of the section, with its number."""
+    number: Annotated[int, Field(ge=1)]
+    name: Line
+    """As printed there."""
+    paper: Line | None = None
+    """The link as it stands there, whether or not it works."""
+    code: Line | None = None
+
+
 class Survey(Model):
     """Where the work stands in the survey."""
 
     reference: Annotated[int, Field(ge=1, le=202)] | None = None
     """Number in the survey's reference list."""
+    repeated: list[Annotated[int, Field(ge=1, le=202)]] = []
+    """Further numbers under which the list has the same work again."""
     sections: list[Annotated[str, StringConstraints(pattern=r"^[IVX]+(\.[A-Z0-9])?$")]] = []
     """Sections that discuss the work, such as IV.A."""
     figures: list[Annotated[int, Field(ge=1)]] = []
     rows: list[Row] = []
+    page: list[PageItem] = []
+    """Where the survey's project page lists it."""
 
 
 class Erratum(Model):
@@ -190,6 +209,29 @@ class Published(Model):
     macs: Line | None = None
     """As printed; papers that write FLOPs and mean multiply-accumulates are quoted here as they are."""
     source: Source
+
+
+class Configuration(Model):
+    """A configuration the authors publish that has no running variant here (yet), with the figures as printed."""
+
+    name: Line
+    input: Line | None = None
+    """Input size as given, such as "1x3x224x224"."""
+    parameters: Line | None = None
+    macs: Line | None = None
+    """With the unit the source uses."""
+    source: Source
+
+
+class Relation(Model):
+    """A typed link to another entry, drawn in the family graph."""
+
+    type: RelationType
+    """`extends`: changes or generalises the other's idea. `uses`: takes the other as a part or as its backbone.
+    `explains`: analyses why the other works."""
+    to: Key
+    how: Line
+    """What is taken, changed or explained."""
 
 
 class StateDict(Model):
@@ -323,9 +365,11 @@ class Entry(Model):
     """Data sets the paper really evaluates on."""
     themes: list[Theme] = []
     explanations: list[Explanation] = []
+    relations: list[Relation] = []
     code: list[Repository] = []
     skips: list[Skip] = []
     variants: list[Variant] = []
+    configurations: list[Configuration] = []
     smoke: Smoke | None = None
     """Required where there are variants."""
     results: list[Result] = []
