@@ -14,6 +14,7 @@ from torch.jit import ScriptModule
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skipkb.skips import shapes
 from skipkb.skips.guard import Guard, version
 from skipkb.skips.ops import Family, Op, describe
 from skipkb.skips.places import Frames
@@ -23,12 +24,15 @@ Capture = Literal["function", "dispatch"]
 
 
 class FunctionCapture(TorchFunctionMode):
-    """Records at the level of the Python API."""
+    """Records at the level of the Python API. With ``dry``, nothing is computed: the forward runs on shapes alone."""
 
-    def __init__(self, model: nn.Module, modules: dict[str, nn.Module], recorder: Recorder, guard: Guard) -> None:
+    def __init__(
+        self, model: nn.Module, modules: dict[str, nn.Module], recorder: Recorder, guard: Guard, *, dry: bool = False
+    ) -> None:
         plain(super()).__init__()
         self.recorder = recorder
         self.guard = guard
+        self.dry = dry
         self.frames = Frames(model, modules, leave=self._left)
         self.scripted: list[str] = []
         self._ops: dict[Any, Op] = {}
@@ -50,6 +54,8 @@ class FunctionCapture(TorchFunctionMode):
         if op.family is Family.PASS:
             if op.name == "set_data" and isinstance(args[0], Tensor):
                 self.guard.swap(args[0])
+            if self.dry and op.name == "device":
+                return shapes.META
             return func(*args, **kwargs)
         found = tensors_of(args, kwargs)
         if op.writes and found:
@@ -59,7 +65,7 @@ class FunctionCapture(TorchFunctionMode):
         before = [version(tensor) for tensor in found]
         frame = self.frames.current
         nth = frame.next(op.name)
-        out = func(*args, **kwargs)
+        out = shapes.run(func, args, kwargs, found, op.writes) if self.dry else func(*args, **kwargs)
         mutated = [tensor for tensor, old in zip(found, before, strict=True) if version(tensor) != old]
         if None in before and op.writes:
             mutated = found[:1]

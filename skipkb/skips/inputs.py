@@ -15,19 +15,20 @@ class TraceError(ValueError):
     """A model or an input that cannot be traced, with what to do about it."""
 
 
-def prepare(model: nn.Module, x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments for ``model``. Tensors are copied: a model may work in place on its input."""
+def prepare(model: nn.Module, x: Any, *, dry: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments for ``model``. Tensors are copied: a model may work in place on its input.
+    With ``dry`` the copies have shapes and no values."""
     if not isinstance(model, nn.Module):
         raise TraceError(f"trace_skips follows a torch.nn.Module, not {type(model).__name__}")
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise TraceError("the model has lazy parameters that no input has shaped yet; call it once, then trace it")
     if _is_shape(x):
-        x = _random(model, tuple(x))
+        x = _random(model, tuple(x), dry)
     args, kwargs = ((), x) if isinstance(x, dict) else (x, {}) if isinstance(x, tuple) else ((x,), {})
     if isinstance(x, dict) and not all(isinstance(name, str) for name in x):
         raise TraceError("a dict of inputs names the arguments of forward; its keys must be text")
     _check_signature(model, args, kwargs)
-    device = torch.device("meta") if _on_meta(model) else None
+    device = torch.device("meta") if dry or _on_meta(model) else None
     args, kwargs = copied(args, device), copied(kwargs, device)
     return args, kwargs
 
@@ -46,14 +47,14 @@ def _on_meta(model: nn.Module) -> bool:
     return bool(owned) and all(tensor.is_meta for tensor in owned)
 
 
-def _random(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+def _random(model: nn.Module, shape: tuple[int, ...], dry: bool) -> Tensor:
     """Noise on the device and in the precision of the model; PyTorch's own random numbers stay where they were."""
     if any(side < 0 for side in shape):
         raise TraceError(f"an input shape has no negative sides: {shape}")
     like = next((tensor for tensor in _tensors_of(model) if tensor.is_floating_point()), torch.empty(0))
-    if like.is_meta:
-        return torch.empty(shape, device="meta", dtype=like.dtype)
     dtype = like.dtype if like.element_size() > 1 else torch.float32
+    if dry or like.is_meta:
+        return torch.empty(shape, device="meta", dtype=dtype)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device, dtype)
 
 

@@ -27,8 +27,13 @@ _ONE_AT_A_TIME = threading.RLock()
 """A trace puts the model's state back afterwards; two at once on one model would put back each other's."""
 
 
-def trace_skips(model: nn.Module, x: Any, *, capture: Literal["auto", "function", "dispatch"] = "auto") -> SkipGraph:
+def trace_skips(
+    model: nn.Module, x: Any, *, capture: Literal["auto", "function", "dispatch"] = "auto", values: bool = False
+) -> SkipGraph:
     """Find every skip connection in one forward pass of ``model``.
+
+    Shapes are enough for most models, so nothing is computed: the forward runs without values, which costs a fraction
+    of a real pass and no memory. Where a model looks at values, the forward starts again on real ones.
 
     Args:
         model: any module, on any device (``meta`` too), in train or eval mode. It is left exactly as it was.
@@ -36,6 +41,8 @@ def trace_skips(model: nn.Module, x: Any, *, capture: Literal["auto", "function"
             ``(1, 3, 224, 224)``; anything else is passed as the only input.
         capture: ``function`` watches calls of the Python API, ``dispatch`` the aten operators below. ``auto`` takes the
             first, and the second where the first cannot see (TorchScript).
+        values: run on real values from the start, for a forward that must not be entered twice or that hands what it
+            computes to something outside the model. ``dispatch`` always does.
 
     Raises:
         TraceError: the model cannot be called with ``x``; the message shows what it takes.
@@ -45,21 +52,32 @@ def trace_skips(model: nn.Module, x: Any, *, capture: Literal["auto", "function"
         raise ValueError(f"capture must be 'auto', 'function' or 'dispatch', not {capture!r}")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     with _ONE_AT_A_TIME:
-        if capture != "auto":
-            return _traced(model, x, capture)[0]
-        graph, scripted = _traced(model, x, "function")
-        if not scripted and not graph.lost:
+        if capture == "dispatch":
+            return _traced(model, x, "dispatch", values=True)[0]
+        graph, scripted = _traced(model, x, "function", values=values)
+        if capture == "function" or (not scripted and not graph.lost):
             return graph
-        below, _ = _traced(model, x, "dispatch")
+        below, _ = _traced(model, x, "dispatch", values=True)
         if scripted:
             note = f"Read from aten operators, because TorchScript hides what is inside: {', '.join(scripted[:3])}."
             return replace(below, notes=(*below.notes, note))
         return below if len(below.lost) < len(graph.lost) else graph
 
 
-def _traced(model: nn.Module, x: Any, capture: Literal["function", "dispatch"]) -> tuple[SkipGraph, list[str]]:
+def _traced(
+    model: nn.Module, x: Any, capture: Literal["function", "dispatch"], *, values: bool
+) -> tuple[SkipGraph, list[str]]:
+    if not values:
+        try:
+            graph, scripted = _run(model, x, capture, dry=True)
+            if not scripted and not graph.lost:
+                return graph, scripted
+        except TraceError:
+            raise
+        except Exception:  # whatever it was: the run on values succeeds, or raises what the model itself raises
+            pass
     try:
-        return _run(model, x, capture, grad=False)
+        return _run(model, x, capture)
     except RuntimeError as error:
         if "does not require grad" not in str(error):
             raise
@@ -67,9 +85,9 @@ def _traced(model: nn.Module, x: Any, capture: Literal["function", "dispatch"]) 
 
 
 def _run(
-    model: nn.Module, x: Any, capture: Literal["function", "dispatch"], *, grad: bool
+    model: nn.Module, x: Any, capture: Literal["function", "dispatch"], *, dry: bool = False, grad: bool = False
 ) -> tuple[SkipGraph, list[str]]:
-    args, kwargs = prepare(model, x)
+    args, kwargs = prepare(model, x, dry=dry)
     named = [*((f"input{i or ''}", value) for i, value in enumerate(args)), *kwargs.items()]
     inputs = [
         (name if k == 0 else f"{name}.{k}", tensor)
@@ -84,7 +102,11 @@ def _run(
     start = Frame("", 1, None)
     for name, tensor in inputs:
         recorder.add_input(tensor, name, start)
-    watch = (FunctionCapture if capture == "function" else DispatchCapture)(model, modules, recorder, guard)
+    watch = (
+        FunctionCapture(model, modules, recorder, guard, dry=dry)
+        if capture == "function"
+        else DispatchCapture(model, modules, recorder, guard)
+    )
     mode = torch.is_grad_enabled()
     try:
         with random_state(), torch.set_grad_enabled(grad), _eager(), _uncollected(), watch:

@@ -65,7 +65,7 @@ def test_the_sample_is_valid(directory: Path) -> None:
     [
         ({"descripton": "x"}, "descripton", "descripton: unknown key; did you mean 'description'? allowed: key, name,"),
         ({"survey": {"sectoins": ["IV.A"]}}, "sectoins",
-         "survey.sectoins: unknown key; did you mean 'sections'? allowed: reference, repeated, sections, figures, rows, page"),
+         "survey.sectoins: unknown key; did you mean 'sections'? allowed: reference, repeated, sections, figures,"),
         ({"zzzz": 1}, "zzzz", "zzzz: unknown key; allowed: key, name,"),
         ({"name": 5}, "5", "name: Input should be a valid string (found 5)"),
         ({"aliases": "x"}, "x\n", "aliases: Input should be a valid list (found 'x')"),

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from skipkb.skips import SkipGraph, TraceError, trace_skips
 
+from .ways import CAPTURES, traced  # type: ignore[import-not-found]
+
 ONE = {"add": 1, "identity": 1}
 
 
@@ -105,17 +107,17 @@ RETURNS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("returned", RETURNS)
 def test_whatever_a_forward_returns(returned: str, capture: Any) -> None:
     class Returns(Net):
         def forward(self, x: Tensor) -> Any:
             return RETURNS[returned](self.block(x))
 
-    assert trace_skips(Returns(), (2, 4), capture=capture).counts() == ONE
+    assert traced(Returns(), (2, 4), capture).counts() == ONE
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_blocks_that_hand_on_dicts_and_dataclasses(capture: Any) -> None:
     class Inner(Net):
         def forward(self, x: Output) -> Output:
@@ -130,11 +132,11 @@ def test_blocks_that_hand_on_dicts_and_dataclasses(capture: Any) -> None:
             out = self.two(self.one(Output(batch["x"][0], [])))
             return {"y": out.logits}
 
-    graph = trace_skips(Outer(), ({"x": [torch.randn(2, 4)]},), capture=capture)
+    graph = traced(Outer(), ({"x": [torch.randn(2, 4)]},), capture)
     assert graph.counts() == {"add": 2, "identity": 2}
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_tensors_in_an_object_nobody_can_look_into_are_reported(capture: Any) -> None:
     class Bag:
         def __init__(self, x: Tensor) -> None:
@@ -144,12 +146,12 @@ def test_tensors_in_an_object_nobody_can_look_into_are_reported(capture: Any) ->
         def forward(self, x: Tensor, bag: Bag) -> Tensor:
             return self.block(x) + bag.x
 
-    graph = trace_skips(Opens(), (torch.randn(2, 4), Bag(torch.randn(2, 4))), capture=capture)
+    graph = traced(Opens(), (torch.randn(2, 4), Bag(torch.randn(2, 4))), capture)
     assert graph.counts() == ONE
     assert len(graph.lost) == 1
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_control_flow_on_data_follows_the_path_taken(capture: Any) -> None:
     class Branching(Net):
         def forward(self, x: Tensor) -> Tensor:
@@ -157,11 +159,11 @@ def test_control_flow_on_data_follows_the_path_taken(capture: Any) -> None:
                 x = x / 2
             return self.block(x) if bool((x > 0).any()) else self.b(x)
 
-    assert trace_skips(Branching(), torch.ones(2, 4) * 5, capture=capture).counts() == ONE
-    assert not trace_skips(Branching(), -torch.ones(2, 4), capture=capture).counts()
+    assert traced(Branching(), torch.ones(2, 4) * 5, capture).counts() == ONE
+    assert not traced(Branching(), -torch.ones(2, 4), capture).counts()
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_a_forward_that_differentiates(capture: Any) -> None:
     class Score(Net):
         def forward(self, x: Tensor) -> Tensor:
@@ -174,8 +176,8 @@ def test_a_forward_that_differentiates(capture: Any) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.autograd.grad(self.block(x).sum(), x)[0]
 
-    trace_skips(Score(), torch.randn(2, 4), capture=capture)
-    graph = trace_skips(Plain(), torch.randn(2, 4, requires_grad=True), capture=capture)
+    traced(Score(), torch.randn(2, 4), capture)
+    graph = traced(Plain(), torch.randn(2, 4, requires_grad=True), capture)
     assert graph.counts()["add"] >= 1
 
 
@@ -199,8 +201,8 @@ def test_meta_model_takes_an_input_from_anywhere() -> None:
 def test_half_precision_and_autocast() -> None:
     assert trace_skips(Net().to(torch.bfloat16), (2, 4)).counts() == ONE
     with torch.autocast("cpu", torch.bfloat16):
-        for capture in ("function", "dispatch"):
-            assert trace_skips(Net(), (2, 4), capture=capture).counts() == ONE  # type: ignore[arg-type]
+        for capture in CAPTURES:
+            assert traced(Net(), (2, 4), capture).counts() == ONE  # type: ignore[arg-type]
 
 
 def test_model_without_parameters() -> None:
@@ -224,3 +226,37 @@ def test_compiled_model() -> None:
 def test_the_same_trace_twice_is_equal() -> None:
     model = Net()
     assert trace_skips(model, (2, 4)).to_json() == trace_skips(model, (2, 4)).to_json()
+
+
+def test_shapes_alone_are_enough_for_most_models_and_values_follow_where_they_are_needed() -> None:
+    class Counting(nn.Module):
+        def __init__(self, rule: Any) -> None:
+            super().__init__()
+            self.layer, self.rule = nn.Linear(4, 4), rule
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.device.type)
+            return self.rule(self, x)  # type: ignore[no-any-return]
+
+    def writes(net: Counting, x: Tensor) -> Tensor:
+        out = torch.zeros(2, 4)
+        out[:, :] = net.layer(x)
+        return x + out
+
+    rules: dict[str, tuple[Any, list[str]]] = {
+        "plain": (lambda net, x: x + net.layer(x), ["meta"]),
+        "asks a parameter for its device": (
+            lambda net, x: x + net.layer(x.to(net.layer.weight.device)) * torch.ones(4, device=net.layer.weight.device),
+            ["meta"],
+        ),
+        "index table with values": (lambda net, x: x + net.layer(x)[:, torch.tensor([3, 2, 1, 0])], ["meta"]),
+        "looks at values": (lambda net, x: x + net.layer(x) if x.sum() > -1e9 else x, ["meta", "cpu"]),
+        "writes into a tensor with values": (writes, ["meta", "cpu"]),
+    }
+    for name, (rule, expected) in rules.items():
+        seen: list[str] = []
+        assert trace_skips(Counting(rule), torch.randn(2, 4)).counts() == ONE, name
+        assert seen == expected, name
+        seen.clear()
+        assert trace_skips(Counting(rule), torch.randn(2, 4), values=True).counts() == ONE, name
+        assert seen == ["cpu"], name

@@ -18,7 +18,7 @@ from torch.nn.modules import module as nn_module
 
 from skipkb.skips import ablate, trace_skips
 
-CAPTURES = ["function", "dispatch"]
+from .ways import CAPTURES, traced  # type: ignore[import-not-found]
 
 
 class Busy(nn.Module):
@@ -106,7 +106,7 @@ def test_everything_is_put_back(training: bool, grad: bool, capture: Any) -> Non
     x = torch.randn(2, 4, 6, 6)
     with torch.set_grad_enabled(grad):
         before = state(model)
-        graph = trace_skips(model, x, capture=capture)
+        graph = traced(model, x, capture)
         assert_same(before, state(model))
     assert graph.counts() == {"add": 1, "identity": 1}
     assert graph.training is training
@@ -117,11 +117,11 @@ def test_also_when_the_forward_raises_half_way(capture: Any) -> None:
     model, x = Busy(fail=True), torch.randn(2, 4, 6, 6)
     before = state(model)
     with pytest.raises(RuntimeError, match="half-way") as raised:
-        trace_skips(model, x, capture=capture)
+        traced(model, x, capture)
     assert "while trace_skips watched it" in raised.value.__notes__[0]
     assert_same(before, state(model))
     model.fail = False
-    assert trace_skips(model, x, capture=capture).counts() == {"add": 1, "identity": 1}
+    assert traced(model, x, capture).counts() == {"add": 1, "identity": 1}
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
@@ -129,7 +129,7 @@ def test_batch_norm_statistics(capture: Any) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     model(torch.randn(4, 3, 8, 8))
     before = copy.deepcopy(model.state_dict())
-    trace_skips(model, torch.randn(4, 3, 8, 8), capture=capture)
+    traced(model, torch.randn(4, 3, 8, 8), capture)
     assert_same(dict(before), dict(model.state_dict()))
     assert int(model[1].num_batches_tracked) == 1  # type: ignore[arg-type]
 
@@ -150,7 +150,7 @@ def test_spectral_and_weight_norm(capture: Any) -> None:
 
     model = Net().train()
     before = copy.deepcopy(model.state_dict())
-    graph = trace_skips(model, torch.randn(2, 4, 6, 6), capture=capture)
+    graph = traced(model, torch.randn(2, 4, 6, 6), capture)
     assert_same(dict(before), dict(model.state_dict()))
     assert graph.skips[0].convs == 2
 
@@ -160,13 +160,13 @@ def test_the_input_is_not_written_to(capture: Any) -> None:
     model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 3, 1))
     x = torch.randn(1, 3, 4, 4)
     kept = x.clone()
-    trace_skips(model, x, capture=capture)
+    traced(model, x, capture)
     assert torch.equal(x, kept)
     leaf = torch.randn(1, 3, 4, 4, requires_grad=True)
-    trace_skips(model, leaf, capture=capture)
+    traced(model, leaf, capture)
     assert leaf.requires_grad
     assert leaf.grad is None
-    trace_skips(model, (1, 3, 4, 4), capture=capture)
+    traced(model, (1, 3, 4, 4), capture)
 
 
 def test_garbage_collection_goes_on() -> None:
@@ -193,7 +193,7 @@ def test_cuda(capture: Any) -> None:
     model = Busy().cuda().train()
     torch.cuda.manual_seed(3)
     before, drawn = state(model), torch.cuda.get_rng_state()
-    graph = trace_skips(model, (2, 4, 6, 6), capture=capture)
+    graph = traced(model, (2, 4, 6, 6), capture)
     assert_same(before, state(model))
     assert torch.equal(drawn, torch.cuda.get_rng_state())
     assert graph.counts() == {"add": 1, "identity": 1}
@@ -210,15 +210,15 @@ def test_again_and_nested(capture: Any) -> None:
             self.counts: Any = None
 
         def forward(self, x: Tensor) -> Tensor:
-            found.append(trace_skips(self.inner, x, capture=capture).counts())
+            found.append(traced(self.inner, x, capture).counts())
             return self.out(self.inner(x))
 
     found: list[Any] = []
     model, x = Introspective(), torch.randn(1, 4, 6, 6)
-    first = trace_skips(model, x, capture=capture)
+    first = traced(model, x, capture)
     assert first.counts() == {"add": 1, "identity": 1}
     assert found == [{"add": 1, "identity": 1}]
-    assert trace_skips(model, x, capture=capture) == first
+    assert traced(model, x, capture) == first
 
 
 class Residual(nn.Module):

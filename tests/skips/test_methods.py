@@ -14,7 +14,8 @@ from skipkb.models.classification.resnet import resnet_cifar
 from skipkb.models.detection.retinanet import RetinaNet
 from skipkb.models.reconstruction.swinir import SwinIR
 from skipkb.models.segmentation.unet import unet
-from skipkb.skips import trace_skips
+
+from .ways import CAPTURES, traced  # type: ignore[import-not-found]
 
 METHODS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]] = {
     # two blocks a stage; the first of stages two and three takes every second pixel (option A)
@@ -45,7 +46,7 @@ METHODS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("name", METHODS)
@@ -53,7 +54,7 @@ def test_method(name: str, device: str, training: bool, capture: Any) -> None:
     build, shape, expected = METHODS[name]
     with torch.device(device):
         model = build().train(training)
-    graph = trace_skips(model, shape, capture=capture)
+    graph = traced(model, shape, capture)
     assert graph.counts() == expected
     assert not graph.lost
     assert graph.training is training
@@ -64,7 +65,7 @@ def test_captures_agree_in_every_fact(name: str) -> None:
     build, shape, _ = METHODS[name]
     with torch.device("meta"):
         model = build().eval()
-    above, below = (trace_skips(model, shape, capture=capture) for capture in ("function", "dispatch"))  # type: ignore[arg-type]
+    above, below = (traced(model, shape, capture) for capture in ("function", "dispatch"))  # type: ignore[arg-type]
     assert [(layer.name, layer.kind, layer.channels, layer.places) for layer in above.layers] == [
         (layer.name, layer.kind, layer.channels, layer.places) for layer in below.layers
     ]

@@ -17,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from skipkb.skips import SkipGraph, trace_skips
 
+from .ways import CAPTURES, traced  # type: ignore[import-not-found]
+
 C = 8
 
 
@@ -393,7 +395,7 @@ def plain(m: Net, x: Tensor) -> Tensor:
 def trace(rule: Callable[..., Any], capture: str, x: Any = None) -> SkipGraph:
     torch.manual_seed(0)
     x = torch.randn(2, C, 8, 8) if x is None else x
-    return trace_skips(Net(rule), x, capture=capture)  # type: ignore[arg-type]
+    return traced(Net(rule), x, capture)
 
 
 def counts(graph: SkipGraph) -> tuple[int, int, int]:
@@ -401,7 +403,7 @@ def counts(graph: SkipGraph) -> tuple[int, int, int]:
     return found["add"], found["concat"], found["gate"] + found["multiply"]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str, capture: str) -> None:
     rule, expected = CASES[name]
@@ -410,7 +412,7 @@ def test_case(name: str, capture: str) -> None:
     assert not graph.lost
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("mode", ["no_grad", "inference", "train", "input wants grad"])
 def test_modes_see_the_same(mode: str, capture: str) -> None:
     for name in (
@@ -423,13 +425,13 @@ def test_modes_see_the_same(mode: str, capture: str) -> None:
         x = torch.randn(2, C, 8, 8, requires_grad=mode == "input wants grad")
         model = Net(rule).train(mode == "train")
         with torch.no_grad() if mode == "no_grad" else torch.inference_mode(mode == "inference"):
-            assert counts(trace_skips(model, x, capture=capture)) == expected, name  # type: ignore[arg-type]
+            assert counts(traced(model, x, capture)) == expected, name  # type: ignore[arg-type]
 
 
 # -- what a merge says of itself
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize(
     ("name", "shortcut"),
     [
@@ -454,14 +456,14 @@ SHORTCUTS: dict[str, Callable[[Net, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_every_shortcut_class(shortcut: str, capture: str) -> None:
     (skip,) = trace(SHORTCUTS[shortcut], capture).skips
     assert skip.shortcut == shortcut
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_long_is_three_convolutions_and_linears_do_not_count(capture: str) -> None:
     (two,) = trace(lambda m, x: x + m.f(x), capture).skips
     (three,) = trace(lambda m, x: x + m.c(m.f(x)), capture).skips
@@ -471,7 +473,7 @@ def test_long_is_three_convolutions_and_linears_do_not_count(capture: str) -> No
     assert (linear.layers, linear.convs, linear.long) == (3, 0, False)
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
@@ -495,7 +497,7 @@ def _pooled_attention(m: Net, x: Tensor) -> Tensor:
     return ((q @ k).softmax(-1) @ k.transpose(1, 2)).transpose(1, 2).reshape(x.shape)
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_partial_is_flagged_and_left_out_of_the_counts(capture: str) -> None:
     for name in ("split_channels", "slice_write"):
         graph = trace(CASES[name][0], capture)
@@ -505,7 +507,7 @@ def test_partial_is_flagged_and_left_out_of_the_counts(capture: str) -> None:
     assert not trace(CASES["cropped_unet_level"][0], capture).skips[0].partial  # a crop is the same picture
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_class_token_is_partial(capture: str) -> None:
     def rule(m: Net, x: Tensor) -> Tensor:
         x = torch.cat([m.token.expand(len(x), -1, -1), m.l1(x)], 1)
@@ -516,7 +518,7 @@ def test_class_token_is_partial(capture: str) -> None:
     assert [(skip.kind, skip.partial) for skip in graph.skips] == [("concat", True)]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_equal_branches_are_listed_apart(capture: str) -> None:
     for name, branches in (("inception_concat", (1, 2, 1)), ("inception_add", (1, 1))):
         (merge,) = trace(CASES[name][0], capture).multi_branch
@@ -524,7 +526,7 @@ def test_equal_branches_are_listed_apart(capture: str) -> None:
         assert merge.source == "input"
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_convention_for_parallel_convolutions(capture: str) -> None:
     """Unequal depths, one side without a nonlinearity: the same graph as ResNet's projection, and called one."""
     graph = trace(lambda m, x: m.p(x) + m.f(x), capture)
@@ -534,14 +536,14 @@ def test_convention_for_parallel_convolutions(capture: str) -> None:
     assert len(graph.multi_branch) == 1
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_weak(capture: str) -> None:
     graph = trace(lambda m, x: m.c(x + F.avg_pool2d(m.norm(x), 3, 1, 1)), capture)
     assert not graph.skips
     assert [skip.kind for skip in graph.weak] == ["add"]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_two_towers_share_no_source(capture: str) -> None:
     graph = trace(
         lambda m, x, y: m.a(x) + m.f(y) + y.mean(), capture, (torch.randn(1, C, 8, 8), torch.randn(1, C, 8, 8))
@@ -552,24 +554,24 @@ def test_two_towers_share_no_source(capture: str) -> None:
     assert not graph.multi_branch
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("norm_first", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 def test_transformer_layer(norm_first: bool, training: bool, capture: str) -> None:
     model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=norm_first).train(training)
-    graph = trace_skips(model, torch.randn(2, 5, 16), capture=capture)  # type: ignore[arg-type]
+    graph = traced(model, torch.randn(2, 5, 16), capture)
     assert graph.counts() == {"add": 2, "identity": 2}
     assert [(skip.layers, skip.convs) for skip in graph.skips] == [(2, 0), (2, 0)]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_transformer_stacks_keep_off_the_fast_path(capture: str) -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     model = nn.TransformerEncoder(layer, 3).eval()
-    graph = trace_skips(model, torch.randn(2, 5, 16), capture=capture)  # type: ignore[arg-type]
+    graph = traced(model, torch.randn(2, 5, 16), capture)
     assert graph.counts() == {"add": 6, "identity": 6}
     decoder = nn.TransformerDecoderLayer(16, 2, 32, batch_first=True).eval()
-    graph = trace_skips(decoder, (torch.randn(1, 4, 16), torch.randn(1, 5, 16)), capture=capture)  # type: ignore[arg-type]
+    graph = traced(decoder, (torch.randn(1, 4, 16), torch.randn(1, 5, 16)), capture)
     assert graph.counts() == {"add": 3, "identity": 3}
 
 
@@ -583,15 +585,15 @@ class Recurrent(nn.Module):
         return x + (y[0] if isinstance(y, tuple) else y)
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell])
 def test_recurrent_layer_is_one_layer(kind: type[nn.Module], capture: str) -> None:
-    graph = trace_skips(Recurrent(kind), torch.randn(3, 8), capture=capture)  # type: ignore[arg-type]
+    graph = traced(Recurrent(kind), torch.randn(3, 8), capture)
     assert graph.counts() == {"add": 1, "identity": 1}
     assert graph.skips[0].layers == 1
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_token_ids_are_data(capture: str) -> None:
     class Words(nn.Module):
         def __init__(self) -> None:
@@ -603,12 +605,12 @@ def test_token_ids_are_data(capture: str) -> None:
             x = self.words(ids) + self.place(torch.arange(ids.shape[1]))
             return x + self.two(torch.relu(self.one(x)))
 
-    graph = trace_skips(Words(), torch.tensor([[1, 2, 3]]), capture=capture)  # type: ignore[arg-type]
+    graph = traced(Words(), torch.tensor([[1, 2, 3]]), capture)
     assert graph.counts() == {"add": 1, "identity": 1}
     assert [layer.kind for layer in graph.layers] == ["embedding", "linear", "linear"]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_views_that_do_not_overlap(capture: str) -> None:
     """Writing to one half leaves the other half what it was: the second addition bypasses both branches. The first
     one's source is the half itself, carried whole; the second's is the tensor that was halved."""
@@ -624,7 +626,7 @@ def test_views_that_do_not_overlap(capture: str) -> None:
     assert [(skip.kind, skip.layers, skip.partial) for skip in graph.skips] == [("add", 1, False), ("add", 2, True)]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_learned_query_is_no_layer(capture: str) -> None:
     """What layers make of parameters alone is no weight: data times it is attention, not a linear layer."""
 
@@ -636,22 +638,22 @@ def test_learned_query_is_no_layer(capture: str) -> None:
     assert [layer.name for layer in graph.layers] == ["l2", "l3"]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_tensors_kept_outside_parameters_and_buffers_are_known(capture: str) -> None:
     model = Net(lambda m, x: m.f(x) * m._sizes[0] + m.plain)
     model._sizes, model.plain = [torch.ones(1, C, 1, 1)], torch.ones(1, C, 1, 1)  # type: ignore[assignment]
-    graph = trace_skips(model, torch.randn(1, C, 8, 8), capture=capture)  # type: ignore[arg-type]
+    graph = traced(model, torch.randn(1, C, 8, 8), capture)
     assert not graph.lost
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_projection_around_something_linear_is_one_more_branch(capture: str) -> None:
     graph = trace(lambda m, x: m.p(x) + m.b(m.a(x)), capture)
     assert not graph.skips
     assert len(graph.multi_branch) == 1
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_projection_beside_an_identity_is_one_more_branch(capture: str) -> None:
     (skip,) = trace(lambda m, x: x + m.p(x) + m.f(x), capture).skips
     assert [edge.shortcut for edge in skip.edges] == ["identity"]
@@ -722,7 +724,7 @@ def test_numpy_round_trip_is_reported(way: str, capture: str) -> None:
     assert "unknown origin" in graph.lost[0].reason
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_reading_a_number_is_no_loss(capture: str) -> None:
     def rule(m: Net, x: Tensor) -> Tensor:
         return x + m.f(x) * float(x.mean()) + torch.tensor(x.shape[0]) * 0

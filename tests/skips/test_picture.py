@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from networks import NETWORKS, Sketch, resnet, unet, vit  # type: ignore[import-not-found]
-
 from skipkb.skips.graph import SkipGraph
 from skipkb.skips.picture import ARCS, DARK, LIGHT, Fold, describe, find_folds, find_stages, fingerprint
+
+from .networks import NETWORKS, Sketch, resnet, unet, vit  # type: ignore[import-not-found]
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</title><script>alert(1)</script> & \"'\x00\x1b\ud800 ]]> {}#fp;*/"

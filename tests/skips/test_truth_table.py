@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from skipkb.skips import SkipGraph, trace_skips
 
+from .ways import CAPTURES, traced  # type: ignore[import-not-found]
+
 PICTURE = (1, 3, 224, 224)
 
 
@@ -74,43 +76,43 @@ TABLE: list[tuple[Callable[[str], nn.Module], str, dict[str, int]]] = [
 ]
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize(
     ("source", "name", "expected"), TABLE, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_known_network(source: Callable[[str], nn.Module], name: str, expected: dict[str, int], capture: Any) -> None:
-    assert found(trace_skips(source(name), PICTURE, capture=capture)) == expected
+    assert found(traced(source(name), PICTURE, capture)) == expected
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_densenet_edges(capture: Any) -> None:
     """A block of L layers has a shortcut from every feature but the newest into each of its L merges: L(L+1)/2."""
-    graph = trace_skips(tv("densenet121"), PICTURE, capture=capture)
+    graph = traced(tv("densenet121"), PICTURE, capture)
     assert sum(len(skip.edges) for skip in graph.skips) == sum(n * (n + 1) // 2 for n in (6, 12, 24, 16))
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_res2net(capture: Any) -> None:
     """16 blocks, 24 hierarchical additions of channel splits, 16 concatenations of the splits."""
-    counts = trace_skips(from_timm("res2net50_26w_4s"), PICTURE, capture=capture).counts(partial=True)
+    counts = traced(from_timm("res2net50_26w_4s"), PICTURE, capture).counts(partial=True)
     assert (counts["add"], counts["concat"]) == (16 + 24, 16)
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_s3d(capture: Any) -> None:
-    graph = trace_skips(tv("s3d"), (1, 3, 16, 224, 224), capture=capture)
+    graph = traced(tv("s3d"), (1, 3, 16, 224, 224), capture)
     assert found(graph) == {"multi_branch": 9}
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_detectors(capture: Any) -> None:
     """Real weights: what a detector does depends on its numbers."""
     rcnn = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
     rcnn.transform.min_size, rcnn.transform.max_size = (64,), 64  # type: ignore[union-attr,assignment]
-    graph = trace_skips(rcnn, ([torch.rand(3, 64, 64)],), capture=capture)
+    graph = traced(rcnn, ([torch.rand(3, 64, 64)],), capture)
     assert graph.counts() == {"add": 19, "identity": 12, "projection": 4 + 3, "long": 19, "cross_scale": 3}
     ssd = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None).eval()
-    assert not trace_skips(ssd, ([torch.rand(3, 300, 300)],), capture=capture).counts()
+    assert not traced(ssd, ([torch.rand(3, 300, 300)],), capture).counts()
 
 
 # -- Highway, and encoder-decoders
@@ -126,10 +128,10 @@ class HighwayLayer(nn.Module):
         return torch.relu(self.plain(x)) * t + x * (1.0 - t)
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 def test_highway(capture: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 8), *(HighwayLayer(8) for _ in range(3)), nn.Linear(8, 2))
-    graph = trace_skips(model, (2, 4), capture=capture)
+    graph = traced(model, (2, 4), capture)
     assert graph.counts() == {"add": 3, "gated": 3, "gate": 3}
 
 
@@ -168,11 +170,11 @@ class PlainUNet(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("crop", [False, True])
 def test_plain_unet(crop: bool, capture: Any) -> None:
     """Depth-d nesting: each skip crosses four convolutions and one transposed one per level below."""
-    graph = trace_skips(PlainUNet(crop), (1, 3, 64, 64), capture=capture)
+    graph = traced(PlainUNet(crop), (1, 3, 64, 64), capture)
     assert graph.counts() == {"concat": 4, "identity": 4, "long": 4, "cross_scale": 4}
     assert [skip.convs for skip in graph.skips] == [2 + 1, 2 + 1 + 5, 2 + 1 + 10, 2 + 1 + 15]
     assert [(skip.start, skip.end) for skip in graph.skips] == [(8, 11), (6, 14), (4, 17), (2, 20)]
@@ -294,12 +296,12 @@ DECODERS: list[tuple[type[nn.Module], dict[str, int]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("capture", ["function", "dispatch"])
+@pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize(("kind", "expected"), DECODERS, ids=lambda value: getattr(value, "__name__", ""))
 def test_encoder_decoder(kind: type[nn.Module], expected: dict[str, int], capture: Any) -> None:
     with torch.device("meta"):
         model = kind().eval()
-    assert found(trace_skips(model, (1, 3, 64, 64), capture=capture)) == expected
+    assert found(traced(model, (1, 3, 64, 64), capture)) == expected
 
 
 def test_deeplab_lateral_crosses_the_encoder() -> None:

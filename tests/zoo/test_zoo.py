@@ -58,6 +58,8 @@ def test_captures_agree(name: str, record_property: Callable[[str, object], None
     assert not only_above, f"only the function capture sees {dict(only_above)}; the other {dict(only_below)}"
     assert not only_below, f"only the dispatch capture sees {dict(only_below)}"
     assert len(above.layers) == len(below.layers)
+    if device == "cpu":
+        assert above == trace_skips(model, x, capture="function", values=True)
     assert not above.lost
     assert not above.notes, above.notes
     assert took < SLOWEST * alone, f"{took:.2f} s for a forward of {alone:.2f} s"
