@@ -1,8 +1,6 @@
 """Networks everybody knows, with the counts everybody can check against the paper.
 
-Built on the meta device from torchvision and timm, so no weights and no arithmetic. The encoder-decoders at the end are
-written here around torchvision's ResNet-34: the skip structure of segmentation_models_pytorch's decoders (Unet, Unet++,
-Linknet, FPN, DeepLabV3+), which is not installed.
+Built on the meta device from torchvision, timm and segmentation_models_pytorch, so no weights and no arithmetic.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
@@ -180,133 +179,34 @@ def test_plain_unet(crop: bool, capture: Any) -> None:
     assert [(skip.start, skip.end) for skip in graph.skips] == [(8, 11), (6, 14), (4, 17), (2, 20)]
 
 
-class Encoder(nn.Module):
-    """ResNet-34's five scales."""
-
-    widths = (64, 64, 128, 256, 512)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = torchvision.models.resnet34()
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        net = self.net
-        stem = net.relu(net.bn1(net.conv1(x)))
-        scales = [stem, net.layer1(net.maxpool(stem))]
-        for stage in (net.layer2, net.layer3, net.layer4):
-            scales.append(stage(scales[-1]))
-        return scales
-
-
-def up(x: Tensor, scale: int = 2) -> Tensor:
-    return F.interpolate(x, scale_factor=float(scale), mode="nearest")
-
-
-class UNet34(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder, w = Encoder(), Encoder.widths
-        self.join = nn.ModuleList(block(w[i + 1] + w[i], w[i]) for i in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        *kept, x = self.encoder(x)
-        for level in (3, 2, 1, 0):
-            x = self.join[level](torch.cat([up(x), kept[level]], 1))
-        return x
-
-
-class UNetPlusPlus34(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder, w = Encoder(), Encoder.widths
-        self.join = nn.ModuleDict(
-            {f"{i}{j}": block(w[i + 1] + w[i] * j, w[i]) for i in range(4) for j in range(1, 5 - i)}
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        nodes = {(i, 0): scale for i, scale in enumerate(self.encoder(x))}
-        for j in range(1, 5):
-            for i in range(5 - j):
-                same = [nodes[i, k] for k in range(j)]
-                nodes[i, j] = self.join[f"{i}{j}"](torch.cat([up(nodes[i + 1, j - 1]), *same], 1))
-        return nodes[0, 4]
-
-
-class LinkNet34(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder, w = Encoder(), Encoder.widths
-        self.up = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(w[i + 1], 16, 1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU(),
-                          nn.Conv2d(16, w[i], 1), nn.ReLU())
-            for i in range(4)
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        *kept, x = self.encoder(x)
-        for level in (3, 2, 1, 0):
-            x = self.up[level](x) + kept[level]
-        return x
-
-
-class FPN34(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = Encoder()
-        self.lateral = nn.ModuleList(nn.Conv2d(w, 32, 1) for w in Encoder.widths[1:])
-        self.head = nn.ModuleList(block(32, 8) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        levels = [lateral(scale) for lateral, scale in zip(self.lateral, self.encoder(x)[1:], strict=True)]
-        for i in (2, 1, 0):
-            levels[i] = up(levels[i + 1]) + levels[i]
-        size = levels[0].shape[-2:]
-        return torch.stack([F.interpolate(h(p), size=size) for h, p in zip(self.head, levels, strict=True)]).sum(0)
-
-
-class DeepLabV3Plus34(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = Encoder()
-        self.aspp = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(512, 32, 3 if d else 1, padding=d, dilation=d or 1), nn.ReLU()) for d in (0, 2, 4)
-        )
-        self.project = nn.Sequential(nn.Conv2d(96, 32, 1), nn.ReLU())
-        self.low = nn.Sequential(nn.Conv2d(64, 8, 1), nn.ReLU())
-        self.head = block(40, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scales = self.encoder(x)
-        x = self.project(torch.cat([branch(scales[-1]) for branch in self.aspp], 1))
-        return self.head(torch.cat([up(x, 8), self.low(scales[1])], 1))
-
-
-TRUNK = {"add": 16, "identity": 13, "projection": 3}
-DECODERS: list[tuple[type[nn.Module], dict[str, int]]] = [
-    (UNet34, {"add": 16, "concat": 4, "identity": 17, "projection": 3, "long": 4, "cross_scale": 4}),
-    (UNetPlusPlus34, {"add": 16, "concat": 10, "identity": 23, "projection": 3, "long": 10, "cross_scale": 10}),
-    (LinkNet34, {"add": 20, "identity": 17, "projection": 3, "long": 4, "cross_scale": 4}),
+DECODERS: dict[str, dict[str, int]] = {
+    "Unet": {"add": 16, "concat": 4, "identity": 17, "projection": 3, "long": 4, "cross_scale": 4},
+    # Six of the ten nodes join in two steps: all of their level (a skip), then that with what comes from below, where
+    # both sides have passed convolutions since they parted (branches).
+    "UnetPlusPlus": {"add": 16, "concat": 10, "identity": 23, "projection": 3, "long": 10, "cross_scale": 10,
+                     "multi_branch": 6},
+    "Linknet": {"add": 20, "identity": 17, "projection": 3, "long": 4, "cross_scale": 4},
     # The three laterals are 1x1 convolutions with no activation: projections. The heads' sum is multi-branch.
-    (FPN34, {"add": 19, "identity": 13, "projection": 6, "long": 3, "cross_scale": 3, "multi_branch": 1}),
-    (
-        DeepLabV3Plus34,
-        {"add": 16, "concat": 1, "identity": 13, "projection": 3, "lateral": 1, "long": 1, "cross_scale": 1,
-         "multi_branch": 1},
-    ),
-]  # fmt: skip
+    "FPN": {"add": 19, "identity": 13, "projection": 6, "long": 3, "cross_scale": 3, "multi_branch": 1},
+    "DeepLabV3Plus": {"add": 16, "concat": 1, "identity": 13, "projection": 3, "lateral": 1, "long": 1,
+                      "cross_scale": 1, "multi_branch": 1},
+}  # fmt: skip
+"""Decoders of segmentation_models_pytorch over ResNet-34, whose 13 identity and 3 projection shortcuts are in all."""
+
+
+def decoder(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return getattr(smp, name)("resnet34", encoder_weights=None).eval()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
-@pytest.mark.parametrize(("kind", "expected"), DECODERS, ids=lambda value: getattr(value, "__name__", ""))
-def test_encoder_decoder(kind: type[nn.Module], expected: dict[str, int], capture: Any) -> None:
-    with torch.device("meta"):
-        model = kind().eval()
-    assert found(traced(model, (1, 3, 64, 64), capture)) == expected
+@pytest.mark.parametrize("name", DECODERS)
+def test_encoder_decoder(name: str, capture: Any) -> None:
+    assert found(traced(decoder(name), (1, 3, 64, 64), capture)) == DECODERS[name]
 
 
 def test_deeplab_lateral_crosses_the_encoder() -> None:
-    with torch.device("meta"):
-        model = DeepLabV3Plus34().eval()
-    (skip,) = [skip for skip in trace_skips(model, (1, 3, 64, 64)).skips if skip.kind == "concat"]
-    # 26 convolutions of layers 2 to 4 on the longest path, one of the ASPP, one that projects
-    assert skip.convs == 26 + 2
+    (skip,) = [skip for skip in trace_skips(decoder("DeepLabV3Plus"), (1, 3, 64, 64)).skips if skip.kind == "concat"]
+    # On the longest path: 26 convolutions of layers 2 to 4; then a separable one (two) in the ASPP, one that projects,
+    # and another separable one
+    assert skip.convs == 26 + 2 + 1 + 2
