@@ -322,13 +322,17 @@ def _notebooks(arguments: argparse.Namespace) -> int:
     import nbclient  # noqa: F401  (says at once what is missing)
 
     from skipkb.catalog.search import entries, get
-    from skipkb.notebooks import Executed, execute, notebook_file
+    from skipkb.notebooks import Executed, execute, guides, notebook_of
 
     _checkout()
-    works = [get(key) for key in arguments.key] or entries()
-    for work in works:
-        if arguments.key and not notebook_file(work.folder, work.key).is_file():
-            raise UseError(f"{work.key} has no notebook: {notebook_file(work.folder, work.key)} does not exist")
+    extra = {guide.key: guide for guide in guides()}
+    if arguments.key:
+        notebooks = [extra.get(key) or notebook_of(get(key)) for key in arguments.key]
+    else:
+        notebooks = [*map(notebook_of, entries()), *extra.values()]
+    for notebook in notebooks:
+        if arguments.key and not notebook.file.is_file():
+            raise UseError(f"{notebook.key} has no notebook: {notebook.file} does not exist")
 
     def on_done(result: Executed, done: int, total: int) -> None:
         how = "unchanged" if result.cached else f"{result.seconds:.0f} s"
@@ -336,7 +340,7 @@ def _notebooks(arguments: argparse.Namespace) -> int:
         if not result.ok:
             print(result.message, file=sys.stderr)
 
-    results = execute(works, jobs=arguments.jobs, on_done=on_done)
+    results = execute(notebooks, jobs=arguments.jobs, on_done=on_done)
     if arguments.json:
         _print_json([vars(result) for result in results])
     return FINE if all(result.ok for result in results) else FAILED

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,29 +43,60 @@ class Executed:
     message: str = ""
 
 
-def notebook_file(folder: str, key: str) -> Path:
-    """Where the notebook of an entry lies in the checkout."""
-    return ROOT / "notebooks" / folder / f"{key}.ipynb"
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook of the checkout, and the source files its outcome depends on."""
+
+    key: str
+    folder: str
+    sources: Mapping[str, Path]
+
+    @property
+    def file(self) -> Path:
+        """Where it lies in the checkout."""
+        return ROOT / "notebooks" / self.folder / f"{self.key}.ipynb"
+
+    @property
+    def executed(self) -> Path | None:
+        """The executed notebook, if it was executed with the present content of notebook and sources."""
+        if not self._output.is_file() or not self._stamp.is_file() or not self.file.is_file():
+            return None
+        return self._output if self._stamp.read_text(encoding="utf-8").strip() == self.content_hash() else None
+
+    def content_hash(self) -> str:
+        """SHA-256 over the notebook and its sources."""
+        digest = hashlib.sha256(self.file.read_bytes())
+        for module, file in self.sources.items():
+            digest.update(module.encode() + file.read_bytes())
+        return digest.hexdigest()
+
+    def keep(self, content: str, content_hash: str) -> None:
+        """Store the executed notebook under build/notebooks."""
+        write_text(self._output, content)
+        write_text(self._stamp, content_hash + "\n")
+
+    @property
+    def _output(self) -> Path:
+        return ROOT / "build" / "notebooks" / self.folder / f"{self.key}.ipynb"
+
+    @property
+    def _stamp(self) -> Path:
+        return self._output.with_suffix(".sha256")
 
 
-def executed_notebook(work: Work) -> Path | None:
-    """The executed notebook of ``work``, if it was executed with the present content of notebook and model."""
-    file, stamp = _executed_file(work), _stamp_file(work)
-    if not file.is_file() or not stamp.is_file() or not notebook_file(work.folder, work.key).is_file():
-        return None
-    return file if stamp.read_text(encoding="utf-8").strip() == content_hash(work) else None
+def notebook_of(work: Work) -> Notebook:
+    """The notebook of an entry, which depends on its model; its file may not exist."""
+    return Notebook(work.key, work.folder, source_files(work))
 
 
-def content_hash(work: Work) -> str:
-    """SHA-256 over the notebook and the source files its entry depends on."""
-    digest = hashlib.sha256(notebook_file(work.folder, work.key).read_bytes())
-    for module, file in source_files(work).items():
-        digest.update(module.encode() + file.read_bytes())
-    return digest.hexdigest()
+def guides() -> list[Notebook]:
+    """The notebooks that belong to no entry: notebooks/guides. They depend on what finds the skips."""
+    sources = {f"skipkb.skips.{file.stem}": file for file in sorted((PACKAGE / "skips").glob("*.py"))}
+    return [Notebook(file.stem, "guides", sources) for file in sorted((ROOT / "notebooks" / "guides").glob("*.ipynb"))]
 
 
 def execute(
-    works: Iterable[Work],
+    notebooks: Iterable[Notebook],
     *,
     jobs: int | None = None,
     timeout: int = 600,
@@ -78,24 +109,24 @@ def execute(
         timeout: seconds for one cell.
         on_done: called as (result, finished, total) after each.
     """
-    todo = [work for work in works if notebook_file(work.folder, work.key).is_file()]
+    todo = [notebook for notebook in notebooks if notebook.file.is_file()]
     results: list[Executed] = []
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        for future in as_completed([pool.submit(_execute, work, timeout) for work in todo]):
+        for future in as_completed([pool.submit(_execute, notebook, timeout) for notebook in todo]):
             results.append(future.result())
             if on_done:
                 on_done(results[-1], len(results), len(todo))
     return sorted(results, key=lambda result: result.key)
 
 
-def _execute(work: Work, timeout: int) -> Executed:
-    if executed_notebook(work):
-        return Executed(work.key, ok=True, cached=True, seconds=0.0)
+def _execute(notebook: Notebook, timeout: int) -> Executed:
+    if notebook.executed:
+        return Executed(notebook.key, ok=True, cached=True, seconds=0.0)
     start = time.monotonic()
-    wanted = content_hash(work)
+    wanted = notebook.content_hash()
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     finished = subprocess.run(
-        [sys.executable, "-c", _EXECUTE, str(notebook_file(work.folder, work.key)), str(timeout)],
+        [sys.executable, "-c", _EXECUTE, str(notebook.file), str(timeout)],
         cwd=ROOT,
         env={**os.environ, **one_thread, "PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
         capture_output=True,
@@ -104,16 +135,7 @@ def _execute(work: Work, timeout: int) -> Executed:
     )
     seconds = time.monotonic() - start
     if finished.returncode:
-        return Executed(work.key, ok=False, cached=False, seconds=seconds, message=finished.stderr[-3000:])
+        return Executed(notebook.key, ok=False, cached=False, seconds=seconds, message=finished.stderr[-3000:])
     json.loads(finished.stdout)  # a half-written notebook is no notebook
-    write_text(_executed_file(work), finished.stdout)
-    write_text(_stamp_file(work), wanted + "\n")
-    return Executed(work.key, ok=True, cached=False, seconds=seconds)
-
-
-def _executed_file(work: Work) -> Path:
-    return ROOT / "build" / "notebooks" / work.folder / f"{work.key}.ipynb"
-
-
-def _stamp_file(work: Work) -> Path:
-    return _executed_file(work).with_suffix(".sha256")
+    notebook.keep(finished.stdout, wanted)
+    return Executed(notebook.key, ok=True, cached=False, seconds=seconds)

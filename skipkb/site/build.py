@@ -14,13 +14,14 @@ from skipkb.catalog.loading import Catalogue, load
 from skipkb.catalog.paths import source_dir
 from skipkb.catalog.problems import CatalogueError
 from skipkb.evidence.ledger import read_ledgers
+from skipkb.notebooks import guides, notebook_of
 from skipkb.site.api import api_pages
 from skipkb.site.errata import errata_page
 from skipkb.site.evidence import evidence_page
 from skipkb.site.fingerprints import gallery_page
 from skipkb.site.home import home_page
 from skipkb.site.methods import method_page, methods_index
-from skipkb.site.notebooks import notebook_section
+from skipkb.site.notebooks import guide_page, notebook_section
 from skipkb.site.search import search_data
 from skipkb.site.tables import table_files, table_page
 
@@ -49,7 +50,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     works = list(catalogue.entries.values())
     numbers: dict[str, str] = {table.key: table.number for table in catalogue.survey.tables}
     for work in works:
-        page = method_page(work, numbers, ledgers, notebook_section(work, output))
+        page = method_page(work, numbers, ledgers, notebook_section(notebook_of(work), output))
         write_text(output / "methods" / f"{work.key}.md", page)
     write_text(output / "methods" / "index.md", methods_index(works))
 
@@ -66,7 +67,9 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     write_text(output / "index.md", home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers))
     write_text(output / "assets" / "search-data.js", search_data(catalogue))
 
-    say("4/5 API reference")
+    say("4/5 guides and API reference")
+    for guide in guides():
+        write_text(output / "guides" / f"{guide.key}.md", guide_page(guide, output))
     for name, text in api_pages().items():
         write_text(output / name, text)
 

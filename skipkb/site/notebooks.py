@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from skipkb.catalog.entry import Work
-from skipkb.notebooks import executed_notebook, notebook_file
+from skipkb.notebooks import Notebook
 from skipkb.site.math import with_mathml
 from skipkb.site.text import escape
 
@@ -18,22 +17,30 @@ _NOTE = """!!! note "Shown without outputs"
 """
 
 
-def notebook_section(work: Work, pages: Path) -> str:
-    """The notebook of ``work`` as Markdown; its pictures are written under ``pages``/methods/<key>/."""
-    source = notebook_file(work.folder, work.key)
-    if not source.is_file():
-        return ""
-    executed = executed_notebook(work)
-    name = source.relative_to(source.parents[2]).as_posix()
-    download = pages / "methods" / work.key / source.name
+def notebook_section(notebook: Notebook, pages: Path) -> str:
+    """A notebook as a section of a method's page, or nothing; its pictures go under ``pages``/methods/<key>/."""
+    return _body(notebook, pages / "methods", deeper=2) if notebook.file.is_file() else ""
+
+
+def guide_page(notebook: Notebook, pages: Path) -> str:
+    """A notebook as a page of its own, ``pages``/guides/<key>.md."""
+    intro, _, body = _body(notebook, pages / "guides", deeper=0).partition("\n# ")
+    title, _, text = body.partition("\n")
+    return f"# {title}\n\n{intro}\n{text}"
+
+
+def _body(notebook: Notebook, folder: Path, *, deeper: int) -> str:
+    source, executed = notebook.file, notebook.executed
+    download = folder / notebook.key / source.name
     download.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, download)
-    intro = f'<p>Source: <a href="{work.key}/{source.name}" download><code>{escape(name)}</code></a></p>\n\n'
+    name = source.relative_to(source.parents[2]).as_posix()
+    intro = f'<p>Source: <a href="{notebook.key}/{source.name}" download><code>{escape(name)}</code></a></p>\n\n'
     intro += "" if executed else _NOTE
-    return intro + _markdown(executed or source, work.key, pages / "methods" / work.key)
+    return intro + _markdown(executed or source, notebook.key, folder / notebook.key, deeper)
 
 
-def _markdown(path: Path, key: str, pictures: Path) -> str:
+def _markdown(path: Path, key: str, pictures: Path, deeper: int) -> str:
     import nbformat
     from nbconvert import MarkdownExporter
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
@@ -41,11 +48,13 @@ def _markdown(path: Path, key: str, pictures: Path) -> str:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            # The page has its own title and sections: the notebook's headings go two levels below.
-            cell.source = with_mathml(re.sub(r"^(#{1,4}) ", r"##\1 ", cell.source, flags=re.MULTILINE))
+            # Inside a page with its own title and sections, the notebook's headings go some levels below.
+            cell.source = with_mathml(re.sub(r"^(#{1,4}) ", "#" * deeper + r"\1 ", cell.source, flags=re.MULTILINE))
         elif cell.cell_type == "code":
+            # Plain text and pictures only; warnings name places on the machine that ran it.
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.outputs:
-                output.get("data", {}).pop("text/html", None)  # plain text and pictures only
+                output.get("data", {}).pop("text/html", None)
     resources: dict[str, Any] = {"output_files_dir": key}
     exporter = MarkdownExporter()
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # prints in a row are one output
