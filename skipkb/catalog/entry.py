@@ -419,8 +419,10 @@ class SurveyFile(Model):
 
     title: Line
     arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")]
-    references: Annotated[int, Field(ge=1)]
-    """How many references the survey lists."""
+    references: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z][\w:-]*$")]], Field(min_length=1)]
+    """BibTeX keys in the order of the survey's numbered list; a work that it lists twice stands here twice."""
     themes: dict[Theme, Line]
     explanations: dict[Explanation, Line]
     tables: Annotated[list[SurveyTable], Field(min_length=4, max_length=4)]
+    errata: list[Erratum] = []
+    """Errata that belong to no entry, such as those of references that are cited in passing."""

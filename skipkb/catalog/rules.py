@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,8 @@ def cross_check(
     _check_rows(survey, survey_document, works, documents, problems)
     _check_names(works, documents, problems)
     _check_references(works, documents, references, problems)
+    _check_numbers(survey, survey_document, works, documents, references, problems)
+    _check_relations(works, documents, problems)
     for key, work in works.items():
         _check_implementation(work, documents[key], problems)
 
@@ -108,6 +111,73 @@ def _check_references(
             if other is not reference:
                 message = f"same {field} as {other.key!r} in line {other.line}: one work, one record"
                 problems.append(Problem(FILE, reference.line, 1, reference.key, message))
+
+
+def _check_numbers(
+    survey: SurveyFile,
+    survey_document: Document,
+    works: Mapping[str, Work],
+    documents: Mapping[str, Document],
+    references: Mapping[str, Reference],
+    problems: list[Problem],
+) -> None:
+    """The survey's reference numbers, and references that nobody needs."""
+    for index, listed in enumerate(survey.references):
+        if listed not in references:
+            message = f"references.bib has no record {listed!r} for reference [{index + 1}]"
+            problems.append(survey_document.problem(("references", index), message))
+    for key, work in works.items():
+        numbers: list[tuple[KeyPath, int]] = []
+        if work.survey.reference:
+            numbers.append((("survey", "reference"), work.survey.reference))
+        numbers += [(("survey", "repeated", i), n) for i, n in enumerate(work.survey.repeated)]
+        mistaken = any(erratum.type == "citation" for erratum in work.errata)
+        for place, number in numbers:
+            if number > len(survey.references):
+                message = f"the survey lists {len(survey.references)} references"
+                problems.append(documents[key].problem(place, message))
+            elif (listed := survey.references[number - 1]) != work.paper.bibtex and not mistaken:
+                message = (
+                    f"reference [{number}] is {listed!r} in survey.yaml and {work.paper.bibtex!r} here; "
+                    "where the survey cites something else, a citation erratum says so"
+                )
+                problems.append(documents[key].problem(place, message))
+    needed = {*survey.references, *(work.paper.bibtex for work in works.values())}
+    for reference in references.values():
+        if reference.key not in needed:
+            message = "neither the survey nor an entry cites this record"
+            problems.append(Problem(FILE, reference.line, 1, reference.key, message))
+
+
+def _check_relations(works: Mapping[str, Work], documents: Mapping[str, Document], problems: list[Problem]) -> None:
+    parents = {key: [r.to for r in work.relations if r.type == "extends"] for key, work in works.items()}
+    for key, work in works.items():
+        seen: set[tuple[str, str]] = set()
+        for index, relation in enumerate(work.relations):
+            place: KeyPath = ("relations", index, "to")
+            if relation.to == key:
+                problems.append(documents[key].problem(place, "a work has no relation to itself"))
+            elif relation.to not in works:
+                near = difflib.get_close_matches(relation.to, works, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                problems.append(documents[key].problem(place, f"there is no entry {relation.to!r}{hint}"))
+            elif (relation.type, relation.to) in seen:
+                problems.append(documents[key].problem(place, f"{relation.type} {relation.to!r} stands here twice"))
+            elif relation.type == "extends" and key in _ancestors(relation.to, parents):
+                message = f"{relation.to!r} in turn extends {key!r}: one of the two came first"
+                problems.append(documents[key].problem(place, message))
+            seen.add((relation.type, relation.to))
+
+
+def _ancestors(key: str, parents: Mapping[str, list[str]]) -> set[str]:
+    found: set[str] = set()
+    todo = [key]
+    while todo:
+        for parent in parents.get(todo.pop(), ()):
+            if parent not in found:
+                found.add(parent)
+                todo.append(parent)
+    return found
 
 
 def _check_implementation(work: Work, document: Document, problems: list[Problem]) -> None:

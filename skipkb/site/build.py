@@ -20,6 +20,7 @@ from skipkb.site.errata import errata_page
 from skipkb.site.evidence import evidence_page
 from skipkb.site.fingerprints import gallery_page
 from skipkb.site.home import home_page
+from skipkb.site.machines import dataset, llms_txt
 from skipkb.site.methods import method_page, methods_index
 from skipkb.site.notebooks import guide_page, notebook_section
 from skipkb.site.search import search_data
@@ -48,9 +49,8 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
 
     say(f"1/5 {len(catalogue.entries)} method pages")
     works = list(catalogue.entries.values())
-    numbers: dict[str, str] = {table.key: table.number for table in catalogue.survey.tables}
     for work in works:
-        page = method_page(work, numbers, ledgers, notebook_section(notebook_of(work), output))
+        page = method_page(work, catalogue, ledgers, notebook_section(notebook_of(work), output))
         write_text(output / "methods" / f"{work.key}.md", page)
     write_text(output / "methods" / "index.md", methods_index(works))
 
@@ -64,7 +64,8 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     write_text(output / "evidence.md", evidence_page(catalogue, ledgers))
 
     say("3/5 home and search")
-    write_text(output / "index.md", home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers))
+    home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers)
+    write_text(output / "index.md", f"{home}\n{dataset(catalogue)}")
     write_text(output / "assets" / "search-data.js", search_data(catalogue))
 
     say("4/5 guides and API reference")
@@ -75,6 +76,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
 
     say("5/5 downloads")
     _downloads(catalogue, output)
+    write_text(output / "llms.txt", llms_txt(catalogue))
     return len(list(output.rglob("*.md")))
 
 

@@ -20,6 +20,17 @@ def errata_page(catalogue: Catalogue) -> str:
         for work in catalogue.entries.values()
         for number, erratum in enumerate(work.errata, start=1)
     ]
+    rows += [
+        [
+            "",
+            escape(erratum.where),
+            escape(erratum.type),
+            escape(erratum.says),
+            escape(erratum.truth),
+            f"{escape(erratum.status)} {source_mark(erratum.evidence)}",
+        ]
+        for erratum in catalogue.survey.errata
+    ]
     headers = ("Work", "Where", "Type", "The survey says", "What we found", "Status")
     return f"""---
 title: Errata

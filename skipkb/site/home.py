@@ -34,6 +34,7 @@ def sources(work: Work) -> Iterator[Source]:
     for variant in work.variants:
         if variant.published:
             yield variant.published.source
+    yield from (configuration.source for configuration in work.configurations)
     yield from (repository.source for repository in work.code)
     yield from (result.source for result in work.results)
     yield from (peer.source for peer in work.peers)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skipkb.catalog.entry import Variant, Work
+from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.paths import PACKAGE
 from skipkb.evidence import ledger
 from skipkb.evidence.counts import Counts, read_counts, refresh_command
@@ -14,16 +15,18 @@ from skipkb.evidence.results import Report
 from skipkb.evidence.sources import source_sha256
 from skipkb.site.figure import skip_figure
 from skipkb.site.fingerprints import found_skips
+from skipkb.site.machines import article
 from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table, verdict
 
 
-def method_page(work: Work, numbers: Mapping[str, str], ledgers: Ledgers, notebook: str) -> str:
+def method_page(work: Work, catalogue: Catalogue, ledgers: Ledgers, notebook: str) -> str:
     """The Markdown page of one entry.
 
     Args:
-        numbers: the survey's number of each table, such as ``{"classification": "I"}``.
+        catalogue: where the entry stands, for the links to other entries.
         notebook: the rendered notebook, or nothing.
     """
+    numbers: dict[str, str] = {table.key: table.number for table in catalogue.survey.tables}
     parts = [
         f"---\ntitle: {_front_matter(work.name)}\ndescription: {_front_matter(work.contribution)}\n---\n",
         f"# {heading(work.name)}\n",
@@ -32,6 +35,8 @@ def method_page(work: Work, numbers: Mapping[str, str], ledgers: Ledgers, notebo
         _section("What it changed", f"<p>{escape(work.description)}</p>\n"),
         _section("Skip connections", _skips(work)),
         _section("Models", _models(work)),
+        _section("Configurations the authors publish", _configurations(work)),
+        _section("Related works", _related(work, catalogue)),
         _section("In the survey", _survey(work, numbers)),
         _section("Code", _code(work)),
         _section("The same architecture elsewhere", _peers(work)),
@@ -41,6 +46,7 @@ def method_page(work: Work, numbers: Mapping[str, str], ledgers: Ledgers, notebo
         _section("Cite", fence(work.bibtex, "bibtex")),
         _section("Implementation", _implementation(work)),
         _section("Notebook", notebook),
+        article(work),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -131,6 +137,46 @@ def _variant_row(variant: Variant, counts: Counts | None) -> list[str]:
     ]
 
 
+def _configurations(work: Work) -> str:
+    rows = [
+        [
+            escape(c.name),
+            escape(c.input or ""),
+            escape(c.parameters or "not printed"),
+            escape(c.macs or "not printed"),
+            source_mark(c.source),
+        ]
+        for c in work.configurations
+    ]
+    headers = ("Configuration", "Input", "Parameters", "MACs", "Source")
+    return table(headers, rows, caption="As printed; not rebuilt here") if rows else ""
+
+
+_RELATIONS = {
+    "extends": ("Extends", "Extended by"),
+    "uses": ("Uses", "Used by"),
+    "explains": ("Explains", "Explained by"),
+}
+
+
+def _related(work: Work, catalogue: Catalogue) -> str:
+    rows = []
+    for relation in work.relations:
+        other = catalogue.entries[relation.to]
+        rows.append([_RELATIONS[relation.type][0], _work_link(other), escape(relation.how)])
+    for other in catalogue.entries.values():
+        rows += [
+            [_RELATIONS[relation.type][1], _work_link(other), escape(relation.how)]
+            for relation in other.relations
+            if relation.to == work.key
+        ]
+    return table(("", "Work", "How"), rows, caption="Related works in the catalogue") if rows else ""
+
+
+def _work_link(work: Work) -> str:
+    return f'<a href="{work.key}.html">{escape(work.name)}</a> ({work.year})'
+
+
 def _checkpoints(work: Work) -> str:
     rows = [
         [
@@ -164,6 +210,20 @@ def _survey(work: Work, numbers: Mapping[str, str]) -> str:
     body = f"<p>{escape(', '.join(places))}</p>\n" if places else ""
     if rows:
         body += table(("Where", "Column", "The survey says", "Verified"), rows, caption="Claims of the survey")
+    if work.survey.page:
+        items = [
+            [
+                escape(f"Part {item.part}, {item.section}, item {item.number}"),
+                escape(item.name),
+                escape(item.paper or "none"),
+                escape(item.code or "none"),
+            ]
+            for item in work.survey.page
+        ]
+        headers = ("Place", "Listed as", "Link to the paper", "Link to code")
+        body += "\n### On the survey's project page\n\n"
+        body += "<p>The links as they stand there, working or not.</p>\n"
+        body += table(headers, items, caption="Project page")
     if work.errata:
         body += f"\n### Errata\n\n{errata_list(work)}"
     return body
