@@ -19,6 +19,7 @@ from skipkb.site.api import api_pages
 from skipkb.site.errata import errata_page
 from skipkb.site.evidence import evidence_page
 from skipkb.site.fingerprints import gallery_page
+from skipkb.site.groups import group_pages
 from skipkb.site.home import home_page
 from skipkb.site.machines import dataset, llms_txt
 from skipkb.site.methods import method_page, methods_index
@@ -62,6 +63,9 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     write_text(output / "errata.md", errata_page(catalogue))
     write_text(output / "fingerprints.md", gallery_page(works))
     write_text(output / "evidence.md", evidence_page(catalogue, ledgers))
+
+    for name, text in group_pages(catalogue).items():
+        write_text(output / name, text)
 
     say("3/5 home and search")
     home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers)

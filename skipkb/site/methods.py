@@ -15,6 +15,7 @@ from skipkb.evidence.results import Report
 from skipkb.evidence.sources import source_sha256
 from skipkb.site.figure import skip_figure
 from skipkb.site.fingerprints import found_skips
+from skipkb.site.groups import method_chips, venue_links
 from skipkb.site.machines import article
 from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table, verdict
 
@@ -31,7 +32,7 @@ def method_page(work: Work, catalogue: Catalogue, ledgers: Ledgers, notebook: st
         f"---\ntitle: {_front_matter(work.name)}\ndescription: {_front_matter(work.contribution)}\n---\n",
         f"# {heading(work.name)}\n",
         f'<p class="skb-lead">{escape(work.contribution)}</p>\n',
-        _paper(work),
+        _paper(work, catalogue),
         _section("What it changed", f"<p>{escape(work.description)}</p>\n"),
         _section("Skip connections", _skips(work)),
         _section("Models", _models(work)),
@@ -59,7 +60,7 @@ def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body}" if body else ""
 
 
-def _paper(work: Work) -> str:
+def _paper(work: Work, catalogue: Catalogue) -> str:
     links = []
     if work.paper.arxiv:
         links.append(link(f"https://arxiv.org/abs/{work.paper.arxiv}", f"arXiv:{work.paper.arxiv}"))
@@ -67,12 +68,10 @@ def _paper(work: Work) -> str:
         links.append(link(f"https://doi.org/{work.paper.doi}", f"doi:{work.paper.doi}"))
     if work.paper.url:
         links.append(link(work.paper.url))
-    tags = [*work.tasks, *work.themes, *work.explanations]
-    chips = " ".join(f'<a class="skb-chip" href="../search.html?query={escape(tag)}">{escape(tag)}</a>' for tag in tags)
     authors = escape(", ".join(work.authors))
     return (
-        f'<p class="skb-paper">{authors}. <cite>{escape(work.title)}</cite>. {escape(work.venue)}, {work.year}. '
-        f"{' · '.join(links)}</p>\n<p>{chips}</p>\n"
+        f'<p class="skb-paper">{authors}. <cite>{escape(work.title)}</cite>. {venue_links(work)}. '
+        f"{' · '.join(links)}</p>\n{method_chips(work, catalogue)}"
     )
 
 

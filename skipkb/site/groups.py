@@ -1,0 +1,210 @@
+"""Pages that list the works by what they share: theme, explanation, task, data set, venue, year, framework.
+
+A group has an address that does not depend on how many works it holds, so that other pages may link to it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from skipkb.catalog.entry import Work
+from skipkb.catalog.loading import Catalogue
+from skipkb.site.text import escape, heading, table
+
+# The first pattern that is found names the group; what none finds goes by its own name.
+_VENUES = (
+    (r"Workshop.*\(CVPRW\)", "CVPR workshops"),
+    (r"Workshop.*\(ICCVW\)", "ICCV workshops"),
+    (r"Workshop.*\(ECCVW\)", "ECCV workshops"),
+    (r"ICML .*Workshop", "ICML workshops"),
+    (r"Computer Vision and Pattern Recognition", "CVPR"),
+    (r"Neural Information Processing Systems", "NeurIPS"),
+    (r"AAAI Conference", "AAAI"),
+    (r"Medical Image Computing", "MICCAI"),
+    (r"Transactions on Pattern Analysis", "TPAMI"),
+    (r"Transactions on Image Processing", "TIP"),
+    (r"Transactions on Medical Imaging", "TMI"),
+    (r"International Journal of Computer Vision", "IJCV"),
+    (r"Conference.*\((\w+)\)$", r"\1"),
+)
+_DATASETS = (
+    (r"MS COCO\b", "MS COCO"),
+    (r"ImageNet(-1K| \(ILSVRC.2012\)| ILSVRC.2012)$", "ImageNet-1K"),
+    (r"ImageNet-2[12]K$", "ImageNet-21K"),  # one set: its 21,841 classes are rounded both ways
+    (r"Kodak(24)?$", "Kodak"),
+    (r"Oxford Flowers(-102)?$", "Oxford Flowers-102"),
+    (r"Oxford(-IIIT)? Pets$", "Oxford-IIIT Pets"),
+    (r"Places365", "Places365"),
+    (r"(RESIDE|CLIC|WMT 2014|VTAB)\b", r"\1"),
+    (r"KITTI (Scene Flow )?2015$", "KITTI 2015"),
+    (r"Common ?Crawl", "Common Crawl"),
+)
+
+
+def venue_series(venue: str) -> str:
+    """The short name of the series or journal: the record's own text where no pattern fits."""
+    return _by_pattern(venue, _VENUES)
+
+
+def dataset_name(dataset: str) -> str:
+    """The data set under one spelling."""
+    return _by_pattern(dataset, _DATASETS)
+
+
+def framework_names(text: str) -> list[str]:
+    """``Caffe, PyTorch (mmdetection)`` as Caffe and PyTorch; versions are left off, ``none`` is no framework."""
+    parts = re.split(r",\s*|\s+with\s+", re.sub(r"\s*\([^)]*\)", "", text))
+    names = [re.sub(r"\s+[\d.]+$|/.*$", "", part.strip()) for part in parts]
+    return list(dict.fromkeys(name for name in names if name and name != "none"))
+
+
+def _by_pattern(text: str, patterns: Sequence[tuple[str, str]]) -> str:
+    for pattern, name in patterns:
+        if found := re.search(pattern, text):
+            return found.expand(name)
+    return text
+
+
+def anchor(name: str) -> str:
+    """The group's address on its page: ``PASCAL VOC 2012`` as ``pascal-voc-2012``."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def chip(page: str, name: str, shown: str | None = None) -> str:
+    """A small link to a group; ``page`` is relative to the page that shows it."""
+    return f'<a class="skb-chip" href="{page}#{anchor(name)}">{escape(shown or name)}</a>'
+
+
+def section_titles(catalogue: Catalogue) -> dict[str, str]:
+    """The survey's sections that works are filed under, with their titles."""
+    survey = catalogue.survey
+    return dict([*survey.themes.items(), *survey.explanations.items()])
+
+
+def section_page_name(section: str) -> str:
+    """``IV.A`` as ``themes/iv-a``, ``V.A`` as ``explanations/v-a``."""
+    return f"{'themes' if section.startswith('IV') else 'explanations'}/{anchor(section)}"
+
+
+def method_chips(work: Work, catalogue: Catalogue) -> str:
+    """Links from the page of a work to the groups it is in."""
+    titles = section_titles(catalogue)
+    chips = [chip("../tasks.html", task) for task in work.tasks]
+    for name in (*work.themes, *work.explanations):
+        chips.append(_section_chip(f"../{section_page_name(name)}.html", name, titles[name]))
+    lines = [chips]
+    if work.datasets:
+        names = dict.fromkeys(map(dataset_name, work.datasets))
+        lines.append(["Data sets:", *(chip("../datasets.html", name) for name in names)])
+    return "".join(f"<p>{' '.join(line)}</p>\n" for line in lines if line)
+
+
+def _section_chip(page: str, name: str, title: str) -> str:
+    return f'<a class="skb-chip" href="{page}">{escape(f"{name} {title}")}</a>'
+
+
+def venue_links(work: Work) -> str:
+    """Venue and year of a work, each a link to its group."""
+    venue = f'<a href="../venues.html#{anchor(venue_series(work.venue))}">{escape(work.venue)}</a>'
+    return f'{venue}, <a href="../years.html#{work.year}">{work.year}</a>'
+
+
+def group_pages(catalogue: Catalogue) -> dict[str, str]:
+    """All these pages, by file name."""
+    works = sorted(catalogue.entries.values(), key=lambda work: (work.year, work.name.casefold(), work.key))
+    titles = section_titles(catalogue)
+    pages = {f"{section_page_name(name)}.md": _section_page(name, titles, works) for name in titles}
+    pages["tasks.md"] = _page("Tasks", "What the works are for.", _grouped(works, lambda w: [(t, t) for t in w.tasks]))
+    pages["datasets.md"] = _page(
+        "Data sets",
+        "Data sets on which the papers really evaluate, whatever the survey's tables say.",
+        _grouped(works, lambda w: [(dataset_name(d), d) for d in w.datasets]),
+    )
+    pages["venues.md"] = _page(
+        "Venues",
+        "Where the works were published.",
+        _grouped(works, lambda w: [(venue_series(w.venue), w.venue)]),
+    )
+    pages["frameworks.md"] = _page(
+        "Frameworks",
+        "What the repositories of the works are written in, official or not; the page of a work lists them.",
+        _grouped(works, lambda w: [(name, r.framework) for r in w.code for name in framework_names(r.framework)]),
+    )
+    years = _grouped(works, lambda w: [(str(w.year), str(w.year))])
+    pages["years.md"] = _page("Years", "Year of publication.", years, in_order=True)
+    return pages
+
+
+Groups = Mapping[str, tuple[list[Work], list[str]]]
+"""The works of each group, and the spellings under which the catalogue has it."""
+
+
+def _grouped(works: Iterable[Work], values: Callable[[Work], Iterable[tuple[str, str]]]) -> Groups:
+    groups: dict[str, tuple[list[Work], list[str]]] = {}
+    for work in works:
+        for name, spelling in values(work):
+            found, spellings = groups.setdefault(name, ([], []))
+            if work not in found:
+                found.append(work)
+            if spelling not in spellings:
+                spellings.append(spelling)
+    return dict(sorted(groups.items(), key=lambda item: item[0].casefold()))
+
+
+def _page(title: str, lead: str, groups: Groups, *, in_order: bool = False) -> str:
+    """One page for all groups of a kind; groups of one work share a section unless ``in_order``."""
+    large = {name: found for name, found in groups.items() if in_order or len(found[0]) > 1}
+    by_size = list(large) if in_order else sorted(large, key=lambda name: -len(large[name][0]))
+    chips = " ".join(chip("", name, f"{name}: {len(large[name][0])}") for name in by_size)
+    parts = [f"# {title}\n\n<p>{escape(lead)}</p>\n\n<p>{chips}</p>\n"]
+    for name, (works, spellings) in large.items():
+        others = ", ".join(spelling for spelling in sorted(spellings) if spelling != name)
+        note = f'<p class="skb-small">In the records: {escape(others)}</p>\n' if others else ""
+        items = "".join(f"<li>{_work_link(work)}</li>" for work in works)
+        parts.append(f'## {heading(name)} {{ #{anchor(name)} }}\n\n{note}<ul class="skb-works">{items}</ul>\n')
+    single = [(name, works[0]) for name, (works, _) in groups.items() if name not in large]
+    if single:
+        items = "".join(
+            f'<li id="{anchor(name)}"><strong>{escape(name)}</strong>: {_work_link(work)}</li>' for name, work in single
+        )
+        parts.append(f"## With one work each {{ #one-work }}\n\n<ul>{items}</ul>\n")
+    return "\n".join(parts)
+
+
+def _work_link(work: Work) -> str:
+    return f'<a href="methods/{work.key}.html">{escape(work.name)}</a> ({work.year})'
+
+
+def _section_page(name: str, titles: Mapping[str, str], works: Sequence[Work]) -> str:
+    """The works that belong to one section of the survey."""
+    found = [work for work in works if name in (*work.themes, *work.explanations)]
+    rows = [
+        [
+            f'<td class="skb-number">{work.year}</td>',
+            f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>',
+            escape(", ".join(work.merges)),
+            escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
+            escape(work.contribution),
+            "yes" if work.runs else "no",
+        ]
+        for work in found
+    ]
+    folder = section_page_name(name).partition("/")[0]
+    siblings = [other for other in titles if other != name and section_page_name(other).startswith(folder)]
+    chips = " ".join(_section_chip(f"{anchor(other)}.html", other, titles[other]) for other in siblings)
+    headers = ("Year", "Work", "Merge", "Span", "What it changed", "Runs here")
+    return f"""---
+hide: [toc]
+---
+
+# {name} {heading(titles[name])}
+
+<p>The {len(found)} works that belong to section {name} of the survey, in order of year;
+{sum(work.runs for work in found)} of them run here.</p>
+
+<p>{chips}</p>
+
+{table(headers, rows, caption=f"Works of section {name}", interactive=anchor(name))}"""
