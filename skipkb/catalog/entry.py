@@ -28,7 +28,8 @@ FOLDERS = (
 )
 
 Kind = Literal["method", "regulariser", "theory", "precursor", "application"]
-Merge = Literal["add", "concat", "gate", "multiply", "attention"]
+Merge = Literal["add", "concat", "gate", "multiply", "attention", "indices"]
+"""How a skip ends; `indices`: only positions are passed on (SegNet's pooling indices), no values to merge."""
 Theme = Literal["IV.A", "IV.B", "IV.C", "IV.D", "IV.E"]
 Explanation = Literal["V.A", "V.B", "V.C", "V.D", "V.E"]
 SkipCount = Literal[
@@ -408,7 +409,7 @@ class SurveyTable(Model):
     key: Table
     number: Literal["I", "II", "III", "IV"]
     title: Line
-    survey_rows: Annotated[int, Field(ge=1)]
+    survey_rows: Annotated[int, Field(ge=0)]
     """How many rows the survey prints."""
     rows: list[Key]
     """Entries in the survey's row order."""
@@ -424,5 +425,7 @@ class SurveyFile(Model):
     themes: dict[Theme, Line]
     explanations: dict[Explanation, Line]
     tables: Annotated[list[SurveyTable], Field(min_length=4, max_length=4)]
+    hosts: list[Line]
+    """Where links may lead; a new host is added here on purpose, a misspelt one is an error."""
     errata: list[Erratum] = []
     """Errata that belong to no entry, such as those of references that are cited in passing."""

@@ -7,10 +7,12 @@ import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from skipkb.catalog.entry import SurveyFile, Work
 from skipkb.catalog.paths import PACKAGE
 from skipkb.catalog.problems import Problem
+from skipkb.catalog.prose import american_words
 from skipkb.catalog.references import FILE, Reference
 from skipkb.catalog.yamlfile import Document, KeyPath
 
@@ -29,8 +31,13 @@ def cross_check(
     _check_references(works, documents, references, problems)
     _check_numbers(survey, survey_document, works, documents, references, problems)
     _check_relations(works, documents, problems)
+    hosts = set(survey.hosts)
     for key, work in works.items():
         _check_implementation(work, documents[key], problems)
+        _check_hosts(hosts, documents[key], problems)
+        for place, word, british in american_words(work):
+            message = f"{word!r} is American; the catalogue's own words are British: {british}"
+            problems.append(documents[key].problem(place, message))
 
 
 def _check_rows(
@@ -52,7 +59,7 @@ def _check_rows(
             elif all(row.table != table.key for row in works[key].survey.rows):
                 message = f"entry {key!r} describes no row of table {table.key!r} under survey.rows"
                 problems.append(survey_document.problem(place, message))
-        if len(table.rows) > table.survey_rows:
+        if len(table.rows) != table.survey_rows:
             message = f"{len(table.rows)} rows listed, but the survey prints {table.survey_rows}"
             problems.append(survey_document.problem(("tables", number, "rows"), message))
     for key, work in works.items():
@@ -178,6 +185,29 @@ def _ancestors(key: str, parents: Mapping[str, list[str]]) -> set[str]:
                 found.add(parent)
                 todo.append(parent)
     return found
+
+
+def _check_hosts(hosts: set[str], document: Document, problems: list[Problem]) -> None:
+    for place, url in _urls(document.data, ()):
+        host = urlsplit(url).hostname or ""
+        if host not in hosts:
+            near = difflib.get_close_matches(host, hosts, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            message = f"{host!r} is no known host; {hint}if it is right, add it to hosts in survey.yaml"
+            problems.append(document.problem(place, message))
+
+
+def _urls(data: object, place: KeyPath) -> Iterable[tuple[KeyPath, str]]:
+    """Every value of a key ``url``; the survey's own links are claims and may lead anywhere."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if key == "url" and isinstance(value, str):
+                yield (*place, key), value
+            else:
+                yield from _urls(value, (*place, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _urls(value, (*place, index))
 
 
 def _check_implementation(work: Work, document: Document, problems: list[Problem]) -> None:

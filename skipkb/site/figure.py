@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from skipkb.catalog.entry import Skip
 
-_SIGNS = {"add": "+", "concat": "‖", "gate": "σ", "multiply": "×", "attention": "∗"}
+_SIGNS = {"add": "+", "concat": "‖", "gate": "σ", "multiply": "×", "attention": "∗", "indices": "#"}
 _ROW, _WIDTH = 150, 720  # height of one kind of skip, width of the picture
 
 

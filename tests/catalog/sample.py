@@ -98,10 +98,11 @@ def write(
         "title": "A survey",
         "arxiv": "2405.01725",
         "references": cited,
+        "hosts": ["arxiv.org", "doi.org", "example.com", "sub.example.com"],
         "themes": {"IV.A": "From short to long"},
         "explanations": {"V.A": "Information flow"},
         "tables": [
-            {"key": key, "number": number, "title": key, "survey_rows": 1000, "rows": listed[key]}
+            {"key": key, "number": number, "title": key, "survey_rows": len(listed[key]), "rows": listed[key]}
             for key, number in zip(listed, ("I", "II", "III", "IV"), strict=True)
         ],
     }

@@ -34,7 +34,7 @@ def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> N
     assert [entry["key"] for entry in data["entries"]] == ["alpha", "beta"]
     assert data["entries"][0]["description"] == 'Größe, "quoted"\nin lines'
     assert data["entries"][0]["folder"] == "classification"
-    assert data["survey"]["references"] == 202
+    assert data["survey"]["references"] == ["doe2015alpha", "doe2015beta"]
 
     with (out / "catalog.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

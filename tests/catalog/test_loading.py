@@ -330,16 +330,82 @@ def test_a_row_that_the_entry_does_not_describe(problems_of: Problems, directory
 def test_a_row_listed_twice_and_too_many_rows(problems_of: Problems, directory: Path) -> None:
     problems_of(sample.work())
     text = (directory / "survey.yaml").read_text()
-    text = text.replace("  - alpha\n", "  - alpha\n  - alpha\n").replace("survey_rows: 1000", "survey_rows: 1", 1)
+    text = text.replace("  rows:\n  - alpha\n", "  rows:\n  - alpha\n  - alpha\n")
     (directory / "survey.yaml").write_text(text)
     messages = [problem.message for problem in loading.read(directory)[1]]
     assert messages == ["2 rows listed, but the survey prints 1", "'alpha' stands twice in this table"]
 
 
 def test_an_entry_in_no_row_and_no_section(problems_of: Problems, directory: Path) -> None:
-    found = problems_of(sample.work(survey={"reference": 7}))
-    at = place(directory, "reference: 7")
+    found = problems_of(sample.work(survey={"reference": 1}))
+    at = place(directory, "reference: 1")
     assert found == [f"{at}: survey: the entry is in no table row and no section of the survey"]
+
+
+def test_reference_numbers(problems_of: Problems, directory: Path) -> None:
+    def numbered(key: str, **survey: Any) -> dict[str, Any]:
+        return sample.work(key, survey={"sections": ["III"], **survey})
+
+    right = [numbered("alpha", reference=1), numbered("beta", reference=2)]
+    assert problems_of(*right) == []
+    (found,) = problems_of(numbered("alpha", reference=2), right[1])
+    assert found.split(": ", 1)[1] == (
+        "survey.reference: reference [2] is 'doe2015beta' in survey.yaml and 'doe2015alpha' here; "
+        "where the survey cites something else, a citation erratum says so"
+    )
+    assert "the survey lists 2 references" in problems_of(numbered("alpha", reference=1, repeated=[3]), right[1])[0]
+    erratum = {
+        "type": "citation", "where": "References, [2]", "says": "Another work.", "truth": "This one.",
+        "evidence": {"checked": "unverified"}, "status": "unverified",
+    }  # fmt: skip
+    assert problems_of(numbered("alpha", reference=2) | {"errata": [erratum]}, right[1]) == []
+
+
+def test_relations_lead_to_other_entries_and_not_in_circles(problems_of: Problems, directory: Path) -> None:
+    def relation(to: str, type: str = "extends") -> dict[str, str]:
+        return {"type": type, "to": to, "how": "Somehow."}
+
+    def found(*relations: dict[str, str], beta: str = "uses") -> list[str]:
+        works = (
+            sample.work("alpha", relations=list(relations)),
+            sample.work("beta", relations=[relation("alpha", beta)]),
+        )
+        return [line.split(": ", 2)[2] for line in problems_of(*works)]
+
+    assert found(relation("beta"), relation("beta", "uses")) == []
+    assert found(relation("alpha")) == ["a work has no relation to itself"]
+    assert found(relation("betta")) == ["there is no entry 'betta'; did you mean 'beta'?"]
+    assert found(relation("beta"), relation("beta")) == ["extends 'beta' stands here twice"]
+    assert found(relation("beta"), beta="extends") == [
+        "'beta' in turn extends 'alpha': one of the two came first",
+        "'alpha' in turn extends 'beta': one of the two came first",
+    ]
+
+
+def test_links_lead_to_known_hosts(problems_of: Problems, directory: Path) -> None:
+    source = {"checked": "repository", "date": "2026-01-02", "url": "https://exampel.com/x"}
+    code = {"url": "https://example.com/x", "role": "official", "framework": "Caffe", "holds": "h", "source": source}
+    problems_of(sample.work())
+    path = directory / "classification" / "alpha.yaml"
+    entry = yaml.safe_load(path.read_text()) | {"code": [code]}
+    path.write_text(yaml.safe_dump(entry).replace("'2026-01-02'", "2026-01-02"))
+    (problem,) = loading.read(directory)[1]
+    assert problem.key_path == "code[0].source.url"
+    assert "'exampel.com' is no known host; did you mean 'example.com'?" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Normalizes the colors of tumors.", ["Normalizes", "colors", "tumors"]),
+        ("Normalises the colours of tumours, whatever the size or prize.", []),
+        ('The name "Color Transformer", `normalize` and BatchNormalization stay.', []),
+        ("Called Color Net by its authors.", []),
+    ],
+)
+def test_own_words_are_spelt_the_british_way(problems_of: Problems, text: str, words: list[str]) -> None:
+    found = problems_of(sample.work(description=text))
+    assert sorted(line.split("description: ")[1].split(" is American")[0] for line in found) == sorted(map(repr, words))
 
 
 def test_implementation_variants_and_smoke_go_together(problems_of: Problems, directory: Path) -> None:

@@ -55,7 +55,7 @@ def test_csv_and_tsv_parse_back(two_rows: None) -> None:
         assert rows[0] == HEADER
         assert [row[0] for row in rows[1:]] == [plain(NASTY), "AlphaNet"]  # the survey's order
         assert rows[1][3] == f"{plain(NASTY)} (as in the survey, unverified)"
-        assert rows[2][1:5] == ["[1]", "2015", "CIFAR-10 (unverified)", "PyTorch (as in the survey, unverified)"]
+        assert rows[2][1:5] == ["", "2015", "CIFAR-10 (unverified)", "PyTorch (as in the survey, unverified)"]
         assert rows[2][5:] == ["add", "short", "no", "", "", "0"]
 
 
