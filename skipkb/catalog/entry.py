@@ -48,19 +48,10 @@ def _http_url(value: str) -> str:
     return value
 
 
-def _filled_in(value: str) -> str:
-    if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
-        raise ValueError("control characters are not allowed")
-    if re.match(r"TODO\b", value):
-        raise ValueError("still to be filled in")
-    return value
-
-
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_filled_in)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Line = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\n]*$"),
-    AfterValidator(_filled_in),
 ]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$", max_length=60)]
 Url = Annotated[str, AfterValidator(_http_url)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -111,6 +112,14 @@ def _misplaced_files(directory: Path) -> list[str]:
 
 def validate(document: Document, model: type[T], problems: list[Problem]) -> T | None:
     """Check ``document`` against ``model``; each complaint is located and says what is allowed."""
+    unfit = [
+        document.problem(path, f"{text!r}: {reason}")
+        for path, text in _texts(document.data, ())
+        if (reason := _unfit(text))
+    ]
+    if unfit:
+        problems.extend(unfit)
+        return None
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
@@ -122,6 +131,28 @@ def validate(document: Document, model: type[T], problems: list[Problem]) -> T |
             if not (deeper and detail["type"] in ("list_type", "dict_type")):
                 problems.append(_problem(document, model, detail, path))
         return None
+
+
+def _texts(data: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(data, str):
+        yield path, data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _texts(value, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _texts(value, (*path, index))
+
+
+def _unfit(text: str) -> str | None:
+    """Why no entry may say this. Checked here and not by the model: what comes from the index has been through it."""
+    if _CONTROL.search(text):
+        return "control characters are not allowed"
+    return "still to be filled in" if _TODO.match(text) else None
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TODO = re.compile(r"TODO\b")
 
 
 def _place(data: Any, detail: ErrorDetails) -> KeyPath:

@@ -50,7 +50,8 @@ def test_check_says_what_is_still_missing(tmp_path: Path) -> None:
     text = (tmp_path / "catalog" / "classification" / "fresh.yaml").read_text()
     problems = [p for p in loading.read(tmp_path / "catalog")[1] if p.file == "classification/fresh.yaml"]
     found = {p.key_path: p for p in problems}
-    assert set(found) == {"contribution", "description", "skips[0].start", "skips[0].end", "skips[0].shortcut"}
+    skip = {"skips[0].start", "skips[0].end", "skips[0].shortcut"}
+    assert set(found) == {"contribution", "description", "paper.bibtex", *skip}
     for problem in problems:
         assert problem.message.endswith("still to be filled in")
         assert "TODO" in "\n".join(text.splitlines()[problem.line - 1 : problem.line + 1])[problem.column - 1 :]
