@@ -27,6 +27,7 @@ from skipkb.site.notebooks import guide_page, notebook_section
 from skipkb.site.search import search_data
 from skipkb.site.tables import table_files, table_page
 
+from skipkb.site.timeline import timeline_page
 
 def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     """Write all pages below ``output`` (emptied first) and return how many Markdown pages there are.
@@ -69,6 +70,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
 
     say("3/5 home and search")
     home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers)
+    write_text(output / "timeline.md", timeline_page(catalogue))
     write_text(output / "index.md", f"{home}\n{dataset(catalogue)}")
     write_text(output / "assets" / "search-data.js", search_data(catalogue))
 

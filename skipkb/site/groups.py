@@ -37,7 +37,7 @@ _DATASETS = (
     (r"Oxford Flowers(-102)?$", "Oxford Flowers-102"),
     (r"Oxford(-IIIT)? Pets$", "Oxford-IIIT Pets"),
     (r"Places365", "Places365"),
-    (r"(RESIDE|CLIC|WMT 2014|VTAB)\b", r"\1"),
+    (r"(RESIDE|CLIC|LSUN|WMT 2014|VTAB)\b", r"\1"),
     (r"KITTI (Scene Flow )?2015$", "KITTI 2015"),
     (r"Common ?Crawl", "Common Crawl"),
 )
@@ -187,7 +187,7 @@ def _section_page(name: str, titles: Mapping[str, str], works: Sequence[Work]) -
             f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>',
             escape(", ".join(work.merges)),
             escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
-            escape(work.contribution),
+            f'<td class="skb-text">{escape(work.contribution)}</td>',
             "yes" if work.runs else "no",
         ]
         for work in found
