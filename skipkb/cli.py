@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("check", _check, "Check the catalogue's files; list every problem with file and line.")
     sub.add_argument("--write-schema", action="store_true", help="regenerate the JSON Schema files first")
+    sub.add_argument("--links", action="store_true", help="ask whether external links still lead somewhere; takes long")
 
     sub = command("smoke", _smoke, "Run the contract of methods: build, count, run, train, save, export.")
     sub.add_argument("key", nargs="*", help="entries; none means all that have an implementation")
@@ -242,6 +243,8 @@ def _table(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from skipkb.catalog import loading, paths, schema
 
+    if arguments.links:
+        return _check_links(arguments)
     directory = paths.source_dir()
     if arguments.write_schema:
         for path in schema.write_schemas(directory):
@@ -259,6 +262,30 @@ def _check(arguments: argparse.Namespace) -> int:
         verdict = f"{len(problems) + len(stale)} problems" if problems or stale else "no problem"
         print(f"{files} entries, {len(catalogue.references) if catalogue else 0} references: {verdict}")
     return FAILED if problems or stale else FINE
+
+
+def _check_links(arguments: argparse.Namespace) -> int:
+    import datetime
+
+    from skipkb.catalog.search import entries
+    from skipkb.evidence.links import Link, check_links, links_file, read_links, urls_of, write_links
+
+    _checkout()
+
+    def on_done(link: Link, done: int, total: int) -> None:
+        state = f"dead since {link.dead_since}" if link.dead_since else link.note or "ok"
+        print(f"[{done}/{total}] {link.url}: {state}", file=sys.stderr, flush=True)
+
+    links = check_links(urls_of(entries()), read_links(), datetime.date.today(), on_done=on_done)
+    write_links(links)
+    dead = [link for link in links if link.dead_since]
+    if arguments.json:
+        _print_json([vars(link) for link in links])
+    else:
+        for link in dead:
+            print(f"{link.url}: dead since {link.dead_since} ({link.note})")
+        print(f"{len(links)} links, {len(dead)} dead; recorded in {links_file()}")
+    return FAILED if dead else FINE
 
 
 def _smoke(arguments: argparse.Namespace) -> int:

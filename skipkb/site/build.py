@@ -16,8 +16,9 @@ from skipkb.catalog.problems import CatalogueError
 from skipkb.evidence.ledger import read_ledgers
 from skipkb.notebooks import guides, notebook_of
 from skipkb.site.api import api_pages
-from skipkb.site.errata import errata_page
+from skipkb.site.errata import errata_files, errata_page
 from skipkb.site.evidence import evidence_page
+from skipkb.site.explorer import bibtex_data, explorer_data, fingerprint_data
 from skipkb.site.fingerprints import gallery_page
 from skipkb.site.groups import group_pages
 from skipkb.site.home import home_page
@@ -26,8 +27,9 @@ from skipkb.site.methods import method_page, methods_index
 from skipkb.site.notebooks import guide_page, notebook_section
 from skipkb.site.search import search_data
 from skipkb.site.tables import table_files, table_page
-
+from skipkb.site.text import checked_links
 from skipkb.site.timeline import timeline_page
+
 
 def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     """Write all pages below ``output`` (emptied first) and return how many Markdown pages there are.
@@ -39,6 +41,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
         CatalogueError: when the catalogue or a ledger has problems; nothing is then written.
     """
     index.forget()  # a long-lived preview must see edited files
+    checked_links.cache_clear()
     catalogue = load()
     ledgers = read_ledgers()
     if ledgers.problems:
@@ -62,17 +65,22 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
         for name, text in table_files(table, catalogue).items():
             write_text(output / "tables" / name, text)
     write_text(output / "errata.md", errata_page(catalogue))
+    for name, text in errata_files(catalogue).items():
+        write_text(output / name, text)
     write_text(output / "fingerprints.md", gallery_page(works))
     write_text(output / "evidence.md", evidence_page(catalogue, ledgers))
 
     for name, text in group_pages(catalogue).items():
         write_text(output / name, text)
-
-    say("3/5 home and search")
-    home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers)
     write_text(output / "timeline.md", timeline_page(catalogue))
+
+    say("3/5 home, search and explorer")
+    home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers)
     write_text(output / "index.md", f"{home}\n{dataset(catalogue)}")
     write_text(output / "assets" / "search-data.js", search_data(catalogue))
+    write_text(output / "assets" / "explorer-data.js", explorer_data(catalogue))
+    write_text(output / "assets" / "fingerprint-data.js", fingerprint_data(catalogue))
+    write_text(output / "assets" / "bibtex-data.js", bibtex_data(catalogue))
 
     say("4/5 guides and API reference")
     for guide in guides():

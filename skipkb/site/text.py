@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from skipkb.catalog.entry import Source
 from skipkb.catalog.show import mark
+from skipkb.evidence.links import Link, read_links
 
 
 def escape(text: object) -> str:
@@ -25,11 +27,19 @@ def heading(text: object) -> str:
 
 
 def link(url: str, text: object | None = None) -> str:
-    """An HTML link; only http and https addresses become one."""
+    """An HTML link; only http and https addresses become one. A link found dead says since when."""
     shown = escape(url if text is None else text)
     if not re.match(r"https?://", url):
         return shown
-    return f'<a href="{escape(url)}" rel="noopener">{shown}</a>'
+    known = checked_links().get(url)
+    dead = f" {verdict(f'dead since {known.dead_since}', good=False)}" if known and known.dead_since else ""
+    return f'<a href="{escape(url)}" rel="noopener">{shown}</a>{dead}'
+
+
+@cache
+def checked_links() -> dict[str, Link]:
+    """What the last check of the links found; read once for each build."""
+    return read_links()
 
 
 def verdict(word: str, *, good: bool) -> str:
