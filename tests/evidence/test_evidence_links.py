@@ -18,17 +18,10 @@ MONDAY, NEXT = datetime.date(2026, 1, 5), datetime.date(2026, 1, 12)
 asked: list[tuple[str, str]] = []
 
 
-class Handler(BaseHTTPRequestHandler):
-    answers = {
-        "/here": 200,
-        "/gone": 404,
-        "/removed": 410,
-        "/busy": 503,
-        "/robots": 403,
-        "/no-head": 200,
-        "/moved": 301,
-    }
+ANSWERS = {"/gone": 404, "/removed": 410, "/busy": 503, "/robots": 403, "/moved": 301}
 
+
+class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         asked.append((self.command, self.path))
         code = 405 if self.path == "/no-head" and self.command == "HEAD" else ANSWERS.get(self.path, 200)
