@@ -15,7 +15,6 @@ from skipkb.evidence.links import Link, ask, check_links, read_links, urls_of, w
 from skipkb.site import text
 
 MONDAY, NEXT = datetime.date(2026, 1, 5), datetime.date(2026, 1, 12)
-asked: list[tuple[str, str]] = []
 
 
 ANSWERS = {"/gone": 404, "/removed": 410, "/busy": 503, "/robots": 403, "/moved": 301}
@@ -23,7 +22,6 @@ ANSWERS = {"/gone": 404, "/removed": 410, "/busy": 503, "/robots": 403, "/moved"
 
 class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
-        asked.append((self.command, self.path))
         code = 405 if self.path == "/no-head" and self.command == "HEAD" else ANSWERS.get(self.path, 200)
         self.send_response(code)
         if code == 301:
