@@ -1,40 +1,58 @@
-"""One page of all errata, sortable and filterable, and the same as a download."""
+"""One page of all errata, sortable and filterable, and the same as files to download."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+
+from skipkb.catalog.entry import Erratum
 from skipkb.catalog.loading import Catalogue
+from skipkb.site.rows import Row, rows_script
 from skipkb.site.text import escape, source_mark, table
+
+
+@dataclass(frozen=True)
+class Line:
+    """One erratum as plain text; an empty string stands for "none"."""
+
+    key: str
+    """The entry; empty for an erratum of the survey that belongs to no entry."""
+    work: str
+    number: int
+    """Among the errata of the entry, as in the address of its place on the entry's page."""
+    place: str
+    """What part of the survey it is in."""
+    where: str
+    column: str
+    type: str
+    says: str
+    truth: str
+    status: str
+    checked: str
+    source_where: str
+    source_url: str
+    source_date: str
 
 
 def errata_page(catalogue: Catalogue) -> str:
     """The Markdown page of everything the survey or its project page gives differently from what was found."""
-    rows = [
-        [
-            f'<a href="methods/{work.key}.html#erratum-{number}">{escape(work.name)}</a>',
-            escape(erratum.where),
-            escape(erratum.type),
-            escape(erratum.says),
-            escape(erratum.truth),
-            f"{escape(erratum.status)} {source_mark(erratum.evidence)}",
-        ]
-        for work in catalogue.entries.values()
-        for number, erratum in enumerate(work.errata, start=1)
-    ]
-    rows += [
-        [
-            "",
-            escape(erratum.where),
-            escape(erratum.type),
-            escape(erratum.says),
-            escape(erratum.truth),
-            f"{escape(erratum.status)} {source_mark(erratum.evidence)}",
-        ]
-        for erratum in catalogue.survey.errata
-    ]
+    rows, data = [], []
+    for line, erratum in _errata(catalogue):
+        own = f'<a href="methods/{line.key}.html#erratum-{line.number}">{escape(line.work)}</a>' if line.key else ""
+        status = f"{escape(line.status)} {source_mark(erratum.evidence)}"
+        rows.append([own, escape(line.where), escape(line.type), escape(line.says), escape(line.truth), status])
+        facets = {"Place": [line.place], "Type": [line.type], "Status": [line.status]}
+        data.append(Row(line.key, facets, cells=[str(value) for value in asdict(line).values()]))
     headers = ("Work", "Where", "Type", "The survey says", "What we found", "Status")
+    columns = [field.name for field in fields(Line)]
+    choices = ("Place", "Type", "Status")
     return f"""---
 title: Errata
-hide: [toc]
+hide: [toc, navigation]
 ---
 
 # Errata of the survey
@@ -44,4 +62,60 @@ list is meant as help: a survey of two hundred works cannot be without slips, an
 value in the place where the slip stands. Corrections of our corrections are welcome.</p>
 
 {table(headers, rows, caption="Errata", interactive="errata")}
+{rows_script(data, choices=choices, ranges=(), columns=columns, downloads=("CSV",))}
+<p class="skb-downloads">Download the whole list: <a href="errata.csv" download>CSV</a> ·
+<a href="errata.json" download>JSON</a></p>
 """
+
+
+def errata_files(catalogue: Catalogue) -> dict[str, str]:
+    """All errata as files to download, by file name."""
+    lines = [asdict(line) for line, _ in _errata(catalogue)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Line)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return {"errata.csv": text.getvalue(), "errata.json": json.dumps(lines, indent=1, ensure_ascii=False) + "\n"}
+
+
+def place(where: str) -> str:
+    """The part of the survey that ``where`` lies in: "IV.A and Fig. 6" is in section IV."""
+    patterns = {
+        r"(Table [IVX]+)\b": r"\1",
+        r"project page": "Project page",
+        r"Ref": "Reference list",
+        r"Fig": "Figures",
+        r"([IVX]+)\b": r"Section \1",
+    }
+    for pattern, name in patterns.items():
+        if found := re.match(pattern, where):
+            return found.expand(name)
+    return "Elsewhere"
+
+
+def _errata(catalogue: Catalogue) -> Iterator[tuple[Line, Erratum]]:
+    for work in catalogue.entries.values():
+        for number, erratum in enumerate(work.errata, start=1):
+            yield _line(erratum, work.key, work.name, number), erratum
+    for number, erratum in enumerate(catalogue.survey.errata, start=1):
+        yield _line(erratum, "", "", number), erratum
+
+
+def _line(erratum: Erratum, key: str, name: str, number: int) -> Line:
+    source = erratum.evidence
+    return Line(
+        key=key,
+        work=name,
+        number=number,
+        place=place(erratum.where),
+        where=erratum.where,
+        column=erratum.column or "",
+        type=erratum.type,
+        says=erratum.says,
+        truth=erratum.truth,
+        status=erratum.status,
+        checked=source.checked,
+        source_where=source.where or "",
+        source_url=source.url or "",
+        source_date=source.date.isoformat() if source.date else "",
+    )

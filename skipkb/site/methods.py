@@ -17,6 +17,7 @@ from skipkb.site.figure import skip_figure
 from skipkb.site.fingerprints import found_skips
 from skipkb.site.groups import method_chips, venue_links
 from skipkb.site.machines import article
+from skipkb.site.rows import rows_script, work_row
 from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table, verdict
 
 
@@ -346,9 +347,7 @@ def methods_index(works: Sequence[Work]) -> str:
         ]
         for w in works
     ]
-    return "# Methods\n\n" + table(
-        ("Method", "Year", "Tasks", "Merge", "Runs here", "What it changed"),
-        rows,
-        caption="All entries",
-        interactive="methods",
-    )
+    headers = ("Method", "Year", "Tasks", "Merge", "Runs here", "What it changed")
+    choices = ("Kind", "Task", "Merge", "Span", "Framework", "Official code", "Licence", "Runs here", "Errata")
+    body = table(headers, rows, caption="All entries", interactive="methods")
+    return f"# Methods\n\n{body}\n{rows_script([work_row(work) for work in works], choices=choices)}"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import re
+
 from skipkb.catalog.entry import Claim, Erratum, Row, SurveyTable, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.tables import FORMATS, table_rows
+from skipkb.site.rows import rows_script, work_row
 from skipkb.site.text import escape, link, source_mark, table
 
 _HEADERS = (
     *("Method", "Year", "Data sets", "Code", "Merge", "Span"),
     *("Runs here", "Parameters", "Official code", "Licence"),
+)
+_CHOICES = (
+    *("Task", "Theme", "Merge", "Span", "Framework", "Official code"),
+    *("Licence", "Runs here", "Errata"),
 )
 _DOWNLOADS = {"CSV": "csv", "TSV": "tsv", "LaTeX": "tex", "Markdown": "txt", "JSON": "json", "BibTeX": "bib"}
 
@@ -19,6 +27,14 @@ def table_page(found: SurveyTable, catalogue: Catalogue) -> str:
     works = [catalogue.entries[key] for key in found.rows]
     headers = ["Group", *_HEADERS] if found.key == "reconstruction" else list(_HEADERS)
     rows = [_row(work, found, with_group=len(headers) > len(_HEADERS)) for work in works]
+    header, *lines = csv.reader(FORMATS["csv"](table_rows(found)).splitlines())
+    data = [work_row(work, cells) for work, cells in zip(works, lines, strict=True)]
+    choices = list(_CHOICES)
+    if found.key == "reconstruction":
+        choices.insert(0, "Group")
+        for row, work in zip(data, works, strict=True):
+            row.facets["Group"] = [group for r in work.survey.rows if r.table == found.key and (group := r.group)]
+    script = rows_script(data, choices=choices, labels={"Theme": catalogue.survey.themes}, columns=header)
     running = sum(work.runs for work in works)
     downloads = " · ".join(f'<a href="{found.key}.{suffix}" download>{name}</a>' for name, suffix in _DOWNLOADS.items())
     return f"""---
@@ -33,8 +49,8 @@ A cell shows what was verified; where the survey differs, its words are struck t
 click away. Cells marked <span class="skb-mark skb-unverified">unverified</span> nobody has re-checked yet.</p>
 
 {table(headers, rows, caption=f"Table {found.number} of the survey: {found.title}", interactive=found.key)}
-
-<p class="skb-downloads">Download this table: {downloads}</p>
+{script}
+<p class="skb-downloads">Download the whole table: {downloads}</p>
 """
 
 
@@ -49,7 +65,8 @@ def table_files(found: SurveyTable, catalogue: Catalogue) -> dict[str, str]:
 
 def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
     row = next(row for row in work.survey.rows if row.table == found.key)
-    errata = {e.column: e for e in work.errata if e.column and e.where.startswith(f"Table {found.number}")}
+    here = re.compile(rf"Table {found.number}\b")
+    errata = {e.column: e for e in work.errata if e.column and here.match(e.where)}
     number = escape(f"[{work.survey.reference}]") if work.survey.reference else ""
     reference = f' <span class="skb-nowrap">{number}</span>'
     name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'

@@ -1,0 +1,173 @@
+"""What the explorer and the downloads of rows need, as scripts that a page opened from disk may load too."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+from skipkb.catalog.entry import Configuration, Variant, Work
+from skipkb.catalog.loading import Catalogue
+from skipkb.evidence.counts import read_graphs
+from skipkb.site.fingerprints import counts_text, one_line
+from skipkb.site.groups import dataset_name
+from skipkb.site.rows import safe_json, work_facets
+from skipkb.skips.graph import SkipGraph
+from skipkb.skips.picture import fingerprint
+
+CHOICES = (
+    *("Task", "Theme", "Explanation", "Merge", "Span", "Kind", "Table"),
+    *("Data set", "Framework", "Official code", "Licence", "Runs here", "Errata"),
+)
+NUMBERS = {
+    "Year": "year of publication",
+    "Parameters": "of the first model built here (exact), else of the first configuration printed (as printed)",
+    "MACs": "multiply-accumulates, of the first model built here (exact), else as printed; papers that write FLOPs "
+    "mostly mean these, and figures that are said to count two for each are left out",
+    "Skips found": "additions and concatenations that a trace finds in the first model built here",
+    "Long skips found": "those of them that cross at least three convolutions",
+    "Longest skip": "weighted layers crossed by the longest skip of the first network whose trace is recorded",
+    "Weighted layers": "in order of execution, of the same network",
+    "Models built here": "variants with exact figures",
+    "Related works": "typed relations to and from other entries",
+    "Data sets": "that the paper evaluates on",
+    "Reported results": "figures of the paper in the catalogue",
+    "Repositories": "official and other code",
+    "Authors": "of the paper",
+    "Errata": "of the survey about this work",
+}
+_UNITS = {
+    "": 1.0,
+    **dict.fromkeys(("k", "K"), 1e3),
+    **dict.fromkeys(("M", "million"), 1e6),
+    **dict.fromkeys(("G", "B", "billion"), 1e9),
+    **dict.fromkeys(("T", "trillion"), 1e12),
+}
+
+
+def explorer_data(catalogue: Catalogue) -> str:
+    """A script that sets ``window.SKIPKB_EXPLORER``: one record for each entry, in the order of the catalogue."""
+    related = Counter(key for work in catalogue.entries.values() for r in work.relations for key in (work.key, r.to))
+    survey = catalogue.survey
+    tables = {table.key: f"{table.number} {table.title}" for table in survey.tables}
+    data = {
+        "choices": CHOICES,
+        "numbers": NUMBERS,
+        "labels": {"Theme": survey.themes, "Explanation": survey.explanations, "Table": tables},
+        "rows": [_record(work, related[work.key]) for work in catalogue.entries.values()],
+    }
+    return f"window.SKIPKB_EXPLORER = {safe_json(data)};\n"
+
+
+def fingerprint_data(catalogue: Catalogue) -> str:
+    """A script with a small picture of the skips of each entry that has one; loaded when entries are compared."""
+    pictures = {}
+    for key, (variant, graph) in _graphs(catalogue).items():
+        pictures[key] = {
+            "svg": one_line(fingerprint(graph, title=variant.title, thumbnail=True)),
+            "text": f"{variant.title}: {counts_text(graph)}",
+        }
+    return f"window.SKIPKB_FINGERPRINTS = {safe_json(pictures)};\n"
+
+
+def bibtex_data(catalogue: Catalogue) -> str:
+    """A script with the BibTeX record of each entry; loaded when somebody asks for a file of records."""
+    records = {work.key: work.bibtex for work in catalogue.entries.values()}
+    return f"window.SKIPKB_BIBTEX = {safe_json(records)};\n"
+
+
+def printed_number(text: str | None) -> float | None:
+    """``25.6M`` and ``~26 million`` as a number; None for what is no total, such as ``+10.0M``."""
+    pattern = r"~?\s*([\d,]+(?:\.\d+)?)\s*(k|K|M|G|B|T|million|billion|trillion)?(?![\d.])\b"
+    found = re.match(pattern, text or "")
+    return round(float(found[1].replace(",", "")) * _UNITS[found[2] or ""], 3) if found else None
+
+
+def printed_macs(text: str | None) -> float | None:
+    """Like :func:`printed_number`; None too where the source says that it counts two for each."""
+    doubled = re.search(r"2 per multiply|counted separately", text or "")
+    return None if doubled else printed_number((text or "").replace("GFLOPs", "G").replace("MFLOPs", "M"))
+
+
+def _record(work: Work, related: int) -> dict[str, Any]:
+    numbers, notes = _sizes(work)
+    numbers |= {
+        "Year": work.year,
+        "Related works": related,
+        "Data sets": len(work.datasets),
+        "Reported results": len(work.results),
+        "Repositories": len(work.code),
+        "Authors": len(work.authors),
+        "Errata": len(work.errata),
+        "Models built here": len(work.variants),
+    }
+    graph = _first_graph(work)
+    if graph is not None:
+        variant, found = graph
+        numbers["Weighted layers"] = len(found.layers)
+        numbers["Longest skip"] = max((skip.layers for skip in found.skips), default=0)
+        notes |= dict.fromkeys(("Weighted layers", "Longest skip"), variant.title)
+    official = [repository.url for repository in work.code if repository.role == "official"]
+    return {
+        "key": work.key,
+        "name": work.name,
+        "venue": work.venue,
+        "contribution": work.contribution,
+        "also": " ".join([*work.aliases, work.title, *work.authors]),
+        "facets": work_facets(work) | {"Data set": list(dict.fromkeys(map(dataset_name, work.datasets)))},
+        "numbers": numbers,
+        "notes": notes,
+        "sizes": {"Parameters": _all_sizes(work, "parameters"), "MACs": _all_sizes(work, "macs")},
+        "code": official,
+    }
+
+
+def _sizes(work: Work) -> tuple[dict[str, float], dict[str, str]]:
+    """The figures of the first model, and of which model they are."""
+    if work.variants:
+        first = work.variants[0]
+        merges = first.skips.get("add", 0) + first.skips.get("concat", 0)
+        numbers: dict[str, float] = {
+            "Parameters": first.parameters,
+            "MACs": first.macs,
+            "Skips found": merges,
+            "Long skips found": first.skips.get("long", 0),
+        }
+        return numbers, dict.fromkeys(numbers, f"{first.title}, exact")
+    numbers, notes = {}, {}
+    for name, field, read in (("Parameters", "parameters", printed_number), ("MACs", "macs", printed_macs)):
+        for configuration in work.configurations:
+            printed = getattr(configuration, field)
+            value = read(printed)
+            if value is not None:
+                numbers[name] = value
+                notes[name] = f"{configuration.name}, as printed: {printed}"
+                break
+    return numbers, notes
+
+
+def _all_sizes(work: Work, field: str) -> list[str]:
+    """The figures of every model, exact where it is built here and else as printed."""
+    models: list[Variant | Configuration] = [*work.variants, *work.configurations]
+    lines = []
+    for model in models:
+        value = getattr(model, field)
+        if isinstance(model, Variant):
+            lines.append(f"{model.title}: {value:,}")
+        elif value:
+            lines.append(f"{model.name}: {value} (as printed)")
+    return lines
+
+
+def _first_graph(work: Work) -> tuple[Variant, SkipGraph] | None:
+    """The first variant with a recorded trace; networks that are alike share one record."""
+    graphs = read_graphs(work.key)
+    for variant in work.variants:
+        if variant.name in graphs:
+            return variant, SkipGraph.from_json(graphs[variant.name])
+    return None
+
+
+def _graphs(catalogue: Catalogue) -> dict[str, tuple[Variant, SkipGraph]]:
+    found = ((work.key, _first_graph(work)) for work in catalogue.entries.values())
+    return {key: graph for key, graph in found if graph is not None}

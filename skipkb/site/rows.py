@@ -1,0 +1,87 @@
+"""What the browser must know of each row of a table to filter it, count it and hand it out as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from skipkb.catalog.entry import Work
+from skipkb.site.groups import framework_names
+
+Facets = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, in the order of the table on the page."""
+
+    key: str
+    """The entry, for its BibTeX record; empty where the row belongs to none."""
+    facets: Facets
+    numbers: dict[str, float] = field(default_factory=dict)
+    """What can be limited to a range; a number that is not known is left out."""
+    cells: Sequence[str] | None = None
+    """The row in a downloaded file; None where that is the text on the page."""
+
+
+def rows_script(
+    rows: Sequence[Row],
+    *,
+    choices: Sequence[str],
+    ranges: Sequence[str] = ("Year",),
+    labels: Mapping[str, Mapping[Any, str]] | None = None,
+    columns: Sequence[str] | None = None,
+    downloads: Sequence[str] = ("CSV", "LaTeX", "BibTeX"),
+) -> str:
+    """The rows as JSON for the interactive table that stands before it on the page.
+
+    Args:
+        choices: facets to choose by; one with a single value is not offered.
+        ranges: numbers to limit.
+        labels: longer words for the values of a facet.
+        columns: header of a downloaded file, where the rows give their cells.
+    """
+    data = {
+        "choices": list(choices),
+        "ranges": list(ranges),
+        "labels": dict(labels or {}),
+        "columns": columns,
+        "downloads": list(downloads),
+        "rows": [{"key": row.key, "facets": row.facets, "numbers": row.numbers, "cells": row.cells} for row in rows],
+    }
+    return f'<script type="application/json" data-skb-rows>{safe_json(data)}</script>\n'
+
+
+def safe_json(data: object) -> str:
+    """JSON that may stand in a script: a script ends at "</", and in old browsers a line at U+2028."""
+    text = json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def work_row(work: Work, cells: Sequence[str] | None = None) -> Row:
+    """The row of an entry in a list of entries."""
+    return Row(work.key, work_facets(work), {"Year": work.year}, cells)
+
+
+def work_facets(work: Work) -> Facets:
+    """Everything an entry can be chosen by. Framework and licence are those of the official code."""
+    official = [repository for repository in work.code if repository.role == "official"]
+    facets: dict[str, list[str]] = {
+        "Task": list(work.tasks),
+        "Theme": list(work.themes),
+        "Explanation": list(work.explanations),
+        "Merge": list(work.merges),
+        "Span": [skip.span for skip in work.skips],
+        "Kind": [work.kind],
+        "Table": [row.table for row in work.survey.rows],
+        "Official code": ["yes" if official else "no"],
+        "Framework": [name for repository in official for name in framework_names(repository.framework)],
+        "Licence": [repository.licence or "unknown" for repository in official],
+        "Runs here": ["yes" if work.runs else "no"],
+        "Errata": ["yes" if work.errata else "no"],
+    }
+    return {name: list(dict.fromkeys(values)) for name, values in facets.items()}
