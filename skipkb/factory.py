@@ -30,16 +30,18 @@ def list_models(pattern: str = "*") -> list[str]:
     )
 
 
-def create_model(name: str, **kwargs: Any) -> nn.Module:
-    """Build the model ``name`` with freshly initialised weights.
+def create_model(name: str, *, weights: str | None = None, **kwargs: Any) -> nn.Module:
+    """Build the model ``name``, freshly initialised or with published weights.
 
     Args:
         name: one of :func:`list_models`.
+        weights: published weights, such as ``timm/resnet50.a1_in1k`` (see :func:`skipkb.weights.load_weights`).
         kwargs: arguments of the method's builder, such as ``num_classes=10``.
 
     Raises:
         UnknownNameError: when there is no such model, with the nearest names.
         TypeError: for an argument the builder does not have.
+        WeightsError: when the weights cannot be had or do not fit.
         ImportError: when torch is not installed.
     """
     rows = query("SELECT build, kwargs FROM variant WHERE name = ?", [name])
@@ -57,6 +59,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         message = f"model {name!r} needs {error.name}, which is not installed: pip install 'skipkb[models]'"
         raise ImportError(message, name=error.name) from error
     model: nn.Module = builder(**{**json.loads(defaults), **kwargs})
+    if weights is not None:
+        from skipkb.weights import load_weights
+
+        load_weights(model, weights)
     return model
 
 
