@@ -35,12 +35,10 @@
     const compare = comparison(byKey, data);
 
     const head = table.tHead.insertRow();
-    head.append(text("th", "Compare", { scope: "col" }), ...["Entry", ...columns].map((name) => text("th", name, { scope: "col" })));
-    head.cells[0].dataset.orderable = "false";
+    head.append(...["Entry", ...columns].map((name) => text("th", name, { scope: "col" })));
     for (const row of rows) {
       const line = table.tBodies[0].insertRow();
-      line.insertCell().append(compare.box(row));
-      line.insertCell().append(entryLink(row));
+      line.insertCell().append(compare.box(row), " ", entryLink(row));
       for (const name of columns) {
         const cell = line.insertCell();
         if (names.includes(name)) {
@@ -118,8 +116,9 @@
     function redraw() {
       remember({ ...across.state(), ...up.state(), ...colour.state() });
       const points = shown.flatMap(point);
-      const zero = across.log || up.log ? " (above zero, for a logarithmic scale)" : "";
-      note.textContent = points.length + " of the " + shown.length + " entries below have both numbers" + zero + ". " +
+      const zeros = shown.filter((row) => [across, up].every(({ name }) => row.numbers[name] !== undefined)).length - points.length;
+      note.textContent = points.length + zeros + " of the " + shown.length + " entries below have both numbers" +
+        (zeros ? "; " + zeros + " with a zero have no place on a logarithmic scale" : "") + ". " +
         [...new Set([across.name, up.name])].map((name) => name + ": " + data.numbers[name]).join(". ") + ".";
       canvas.setAttribute("aria-label", "Scatter chart of " + up.name + " over " + across.name + ", " + points.length +
         " points; the list of entries on this page has the same numbers");
@@ -218,10 +217,7 @@
       return text("a", url.replace(/^https?:\/\//, ""), { href: url, rel: "noopener" });
     }
 
-    const facet = (name) => (row) => [(row.facets[name] || []).map((value) => {
-      const words = (data.labels[name] || {})[value];
-      return words ? (name === "Table" ? words : value + " " + words) : value;
-    }).join(", ")];
+    const facet = (name) => (row) => [row.facets[name].map((value) => (data.labels[name] || {})[value] || value).join(", ")];
     const lines = [
       ["What it changed", (row) => [row.contribution]], ["Year", (row) => [say(row, "Year")]], ["Venue", (row) => [row.venue]],
       ["Tasks", facet("Task")], ["Themes", facet("Theme")], ["Merges", facet("Merge")], ["Spans", facet("Span")],

@@ -75,8 +75,7 @@
         const counts = new Map(values.map((value) => [value, 0]));
         for (const row of found) for (const value of row.facets[name] || []) counts.set(value, counts.get(value) + 1);
         for (const option of options) {
-          const label = words[option.value] ? option.value + " " + words[option.value] : option.value;
-          option.textContent = label + " (" + counts.get(option.value) + ")";
+          option.textContent = (words[option.value] || option.value) + " (" + counts.get(option.value) + ")";
         }
       },
     };

@@ -11,7 +11,7 @@ from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
 from skipkb.site.fingerprints import counts_text, one_line
 from skipkb.site.groups import dataset_name
-from skipkb.site.rows import safe_json, work_facets
+from skipkb.site.rows import numbered, safe_json, work_facets
 from skipkb.skips.graph import SkipGraph
 from skipkb.skips.picture import fingerprint
 
@@ -50,10 +50,11 @@ def explorer_data(catalogue: Catalogue) -> str:
     related = Counter(key for work in catalogue.entries.values() for r in work.relations for key in (work.key, r.to))
     survey = catalogue.survey
     tables = {table.key: f"{table.number} {table.title}" for table in survey.tables}
+    labels = {"Theme": numbered(survey.themes), "Explanation": numbered(survey.explanations), "Table": tables}
     data = {
         "choices": CHOICES,
         "numbers": NUMBERS,
-        "labels": {"Theme": survey.themes, "Explanation": survey.explanations, "Table": tables},
+        "labels": labels,
         "rows": [_record(work, related[work.key]) for work in catalogue.entries.values()],
     }
     return f"window.SKIPKB_EXPLORER = {safe_json(data)};\n"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from skipkb.catalog.entry import Work
+from skipkb.catalog.entry import Explanation, Theme, Work
 from skipkb.site.groups import framework_names
 
 Facets = dict[str, list[str]]
@@ -31,7 +30,7 @@ def rows_script(
     *,
     choices: Sequence[str],
     ranges: Sequence[str] = ("Year",),
-    labels: Mapping[str, Mapping[Any, str]] | None = None,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
     columns: Sequence[str] | None = None,
     downloads: Sequence[str] = ("CSV", "LaTeX", "BibTeX"),
 ) -> str:
@@ -40,7 +39,7 @@ def rows_script(
     Args:
         choices: facets to choose by; one with a single value is not offered.
         ranges: numbers to limit.
-        labels: longer words for the values of a facet.
+        labels: words for the values of a facet, where the values do not speak for themselves.
         columns: header of a downloaded file, where the rows give their cells.
     """
     data = {
@@ -60,6 +59,11 @@ def safe_json(data: object) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def numbered(sections: Mapping[Theme, str] | Mapping[Explanation, str]) -> dict[str, str]:
+    """Sections of the survey by number, each with its number and title: ``IV.A From short to long ...``."""
+    return {number: f"{number} {title}" for number, title in sections.items()}
 
 
 def work_row(work: Work, cells: Sequence[str] | None = None) -> Row:

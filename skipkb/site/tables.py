@@ -8,7 +8,7 @@ import re
 from skipkb.catalog.entry import Claim, Erratum, Row, SurveyTable, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.tables import FORMATS, table_rows
-from skipkb.site.rows import rows_script, work_row
+from skipkb.site.rows import numbered, rows_script, work_row
 from skipkb.site.text import escape, link, source_mark, table
 
 _HEADERS = (
@@ -34,7 +34,7 @@ def table_page(found: SurveyTable, catalogue: Catalogue) -> str:
         choices.insert(0, "Group")
         for row, work in zip(data, works, strict=True):
             row.facets["Group"] = [group for r in work.survey.rows if r.table == found.key and (group := r.group)]
-    script = rows_script(data, choices=choices, labels={"Theme": catalogue.survey.themes}, columns=header)
+    script = rows_script(data, choices=choices, labels={"Theme": numbered(catalogue.survey.themes)}, columns=header)
     running = sum(work.runs for work in works)
     downloads = " · ".join(f'<a href="{found.key}.{suffix}" download>{name}</a>' for name, suffix in _DOWNLOADS.items())
     return f"""---
@@ -66,7 +66,10 @@ def table_files(found: SurveyTable, catalogue: Catalogue) -> dict[str, str]:
 def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
     row = next(row for row in work.survey.rows if row.table == found.key)
     here = re.compile(rf"Table {found.number}\b")
-    errata = {e.column: e for e in work.errata if e.column and here.match(e.where)}
+    errata: dict[str, list[Erratum]] = {"reference": [], "description": [], "datasets": [], "code": []}
+    for erratum in work.errata:
+        if erratum.column and here.match(erratum.where):
+            errata[erratum.column].append(erratum)
     number = escape(f"[{work.survey.reference}]") if work.survey.reference else ""
     reference = f' <span class="skb-nowrap">{number}</span>'
     name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
@@ -74,15 +77,16 @@ def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
     sizes = sorted(variant.parameters for variant in work.variants)
     text = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
     cells = [
-        f"<td>{name}{_flag(work, errata.get('reference') or errata.get('description'))}</td>",
+        f"<td>{name}{_flags(work, errata['reference'] + errata['description'])}</td>",
         f'<td class="skb-number">{work.year}</td>',
-        _claim_cell(work, row.datasets, errata.get("datasets")),
-        _claim_cell(work, row.code, errata.get("code")),
+        _claim_cell(work, row.datasets, errata["datasets"]),
+        _claim_cell(work, row.code, errata["code"]),
         escape(", ".join(work.merges)),
         escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
         "yes" if work.runs else "no",
         f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
-        "<br>".join(link(r.url, r.url.split("://")[1].rstrip("/")) for r in official) or "none",
+        "<br>".join(link(r.url, r.url.split("://")[1].removeprefix("github.com/").rstrip("/")) for r in official)
+        or "none",
         escape(", ".join(dict.fromkeys(repository.licence or "unknown" for repository in official))),
     ]
     return [_group_cell(row), *cells] if with_group else cells
@@ -92,19 +96,21 @@ def _group_cell(row: Row) -> str:
     return escape(row.group or "")
 
 
-def _claim_cell(work: Work, claim: Claim, erratum: Erratum | None) -> str:
+def _claim_cell(work: Work, claim: Claim, errata: list[Erratum]) -> str:
     if claim.verified is None:
-        return f"<td>{escape(claim.survey)} {source_mark(claim.source)}{_flag(work, erratum)}</td>"
+        return f"<td>{escape(claim.survey)} {source_mark(claim.source)}{_flags(work, errata)}</td>"
     verified = f"{escape(', '.join(claim.verified))} {source_mark(claim.source)}"
-    if erratum is None:
+    if not errata:
         return f"<td>{verified}</td>"
     survey = f'<del title="as the survey prints it">{escape(claim.survey)}</del>'
-    return f"<td>{verified}<br>{survey}{_flag(work, erratum)}</td>"
+    return f"<td>{verified}<br>{survey}{_flags(work, errata)}</td>"
 
 
-def _flag(work: Work, erratum: Erratum | None) -> str:
-    if erratum is None:
-        return ""
+def _flags(work: Work, errata: list[Erratum]) -> str:
+    return "".join(_flag(work, erratum) for erratum in errata)
+
+
+def _flag(work: Work, erratum: Erratum) -> str:
     number = work.errata.index(erratum) + 1
     return (
         f' <a class="skb-erratum" href="../methods/{work.key}.html#erratum-{number}" title="{escape(erratum.truth)}">'
