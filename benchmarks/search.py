@@ -145,7 +145,7 @@ def index_of(texts: Texts, console: Console) -> Iterator[sqlite3.Connection]:
             def values(self) -> Any:
                 return progress.track(texts, task_id=task)
 
-        catalogue = cast(Catalogue, SimpleNamespace(survey=load().survey, entries=Counted()))
+        catalogue = cast(Catalogue, SimpleNamespace(survey=load().survey, synonyms=load().synonyms, entries=Counted()))
         path = Path(directory) / "index.sqlite"
         index.write_index(catalogue, path, "synthetic")
         progress.stop()

@@ -7,12 +7,14 @@ table          holds
 =============  ==========================================================================
 meta           format, hash of the source files, survey.yaml as JSON
 entry          one row per work: the columns a list shows, and the whole entry as JSON
-name           key, name and aliases of a work, folded by ``folded``
+name           key, name and aliases of a work, folded by ``folded``, and joined as searches compare them
 facet          entry, facet, value: what filters select on
 vocabulary     facet, value: every value a filter may name
 variant        one row per model that can be built
 entry_text     FTS5: the searchable text, weighted by column when ranked
+alternative    joined words of a query, and another wording that the texts may have instead
 spelling       FTS5 trigrams: every name, for misspelt queries; ``trigram`` counts them
+word           FTS5 trigrams: every word of the texts, likewise; ``word_trigram`` counts them
 =============  ==========================================================================
 """
 
@@ -22,6 +24,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -30,12 +33,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skipkb.catalog import paths
+from skipkb.catalog.words import COLUMNS, joined, words
 
 if TYPE_CHECKING:
-    from skipkb.catalog.entry import Work
+    from skipkb.catalog.entry import SurveyFile, Work
     from skipkb.catalog.loading import Catalogue
 
-FORMAT = "2"
+FORMAT = "3"
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,8 +50,9 @@ CREATE TABLE entry (
 );
 CREATE INDEX entry_year ON entry (year);
 CREATE TABLE name (
-    name TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (name, entry)
+    name TEXT NOT NULL, entry INTEGER NOT NULL, joined TEXT NOT NULL, PRIMARY KEY (name, entry)
 ) WITHOUT ROWID;
+CREATE INDEX name_joined ON name (joined);
 CREATE TABLE facet (
     facet TEXT NOT NULL, value TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (facet, value, entry)
 ) WITHOUT ROWID;
@@ -57,12 +62,14 @@ CREATE TABLE variant (
     parameters INTEGER NOT NULL, macs INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE VIRTUAL TABLE entry_text USING fts5(
-    name, title, contribution, authors, description, skips, other,
-    tokenize = 'porter unicode61 remove_diacritics 2', prefix = '3'
+    {columns}, tokenize = 'porter unicode61 remove_diacritics 2', prefix = '3'
 );
+CREATE TABLE alternative (joined TEXT NOT NULL, wording TEXT NOT NULL, PRIMARY KEY (joined, wording)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE spelling USING fts5(name, entry UNINDEXED, tokenize = 'trigram');
 CREATE VIRTUAL TABLE trigram USING fts5vocab(spelling, row);
-"""
+CREATE VIRTUAL TABLE word USING fts5(text, tokenize = 'trigram');
+CREATE VIRTUAL TABLE word_trigram USING fts5vocab(word, row);
+""".replace("{columns}", ", ".join(COLUMNS))
 
 
 def source_hash(directory: Path) -> str:
@@ -76,7 +83,7 @@ def source_hash(directory: Path) -> str:
 
 
 def _source_names(directory: Path) -> list[str]:
-    names = ["references.bib", "survey.yaml"]
+    names = ["references.bib", "survey.yaml", "synonyms.yaml"]
     for folder in sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name != "evidence"):
         names += sorted(
             f"{folder}/{entry.name}" for entry in os.scandir(directory / folder) if entry.name.endswith(".yaml")
@@ -184,6 +191,10 @@ def write_index(catalogue: Catalogue, path: Path, source: str) -> None:
 
 def fill_index(connection: sqlite3.Connection, catalogue: Catalogue, source: str) -> None:
     """Create and fill the tables in an empty database."""
+    from skipkb.catalog.synonyms import alternatives
+
+    vocabulary: set[str] = set()
+    compounds: set[str] = set()
     connection.executescript(_TABLES)
     with connection:
         connection.executemany(
@@ -195,13 +206,21 @@ def fill_index(connection: sqlite3.Connection, catalogue: Catalogue, source: str
             ],
         )
         for number, work in enumerate(catalogue.entries.values(), start=1):
-            _insert(connection, number, work)
+            texts = searched(work, catalogue.survey)
+            _insert(connection, number, work, texts)
+            vocabulary.update(word for text in texts.values() for word in words(text))
+            compounds.update(compounds_of(work, texts))
+        others = alternatives(catalogue.synonyms, vocabulary, compounds)
+        connection.executemany(
+            "INSERT INTO alternative VALUES (?, ?)", [(form, wording) for form in others for wording in others[form]]
+        )
+        connection.executemany("INSERT INTO word VALUES (?)", [(word,) for word in sorted(vocabulary) if len(word) > 3])
         connection.executemany("INSERT OR IGNORE INTO vocabulary VALUES (?, ?)", _allowed_values())
         connection.execute("INSERT OR IGNORE INTO vocabulary SELECT DISTINCT facet, value FROM facet")
         connection.execute("INSERT INTO entry_text(entry_text) VALUES ('optimize')")
 
 
-def _insert(connection: sqlite3.Connection, number: int, work: Work) -> None:
+def _insert(connection: sqlite3.Connection, number: int, work: Work, texts: dict[str, str]) -> None:
     connection.execute(
         "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -220,26 +239,54 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work) -> None:
             for v in work.variants
         ],
     )
-    names = [work.name, work.key, *work.aliases, *(variant.name for variant in work.variants)]
     connection.executemany(
-        "INSERT OR IGNORE INTO name VALUES (?, ?)",
-        [(folded(name), number) for name in (work.key, work.name, *work.aliases)],
+        "INSERT OR IGNORE INTO name VALUES (?, ?, ?)",
+        [(folded(name), number, joined(words(name))) for name in (work.key, work.name, *work.aliases)],
     )
-    skips = "; ".join(f"{s.merge} {s.span} skip from {s.start} to {s.end}, {s.shortcut}" for s in work.skips)
-    other = [str(work.year), work.venue, work.kind, work.folder, *work.tasks, *work.datasets]
-    other += [f"arXiv {work.paper.arxiv}"] if work.paper.arxiv else []
-    other += [work.paper.doi] if work.paper.doi else []
-    other += [text for item in work.code for text in (item.framework, item.licence, item.url) if text]
-    other += [variant.title for variant in work.variants]
     connection.execute(
-        "INSERT INTO entry_text(rowid, name, title, contribution, authors, description, skips, other)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            number, " · ".join(dict.fromkeys(names)), work.title, work.contribution, ", ".join(work.authors),
-            work.description, skips, " · ".join(other),
-        ),
-    )  # fmt: skip
-    connection.executemany("INSERT INTO spelling VALUES (?, ?)", [(name, number) for name in dict.fromkeys(names)])
+        f"INSERT INTO entry_text(rowid, {', '.join(texts)}) VALUES ({', '.join('?' * (len(texts) + 1))})",
+        [number, *texts.values()],
+    )
+    connection.executemany("INSERT INTO spelling VALUES (?, ?)", [(name, number) for name in _names(work)])
+
+
+def searched(work: Work, survey: SurveyFile) -> dict[str, str]:
+    """The text in which ``work`` is found, by column of ``COLUMNS``."""
+    names = _names(work)
+    names += [" ".join(words(name)) for name in names if "+" in name]  # the full-text index sees no plus
+    last = [author.split()[-1] for author in work.authors]
+    cited = " and ".join(last) if len(last) < 3 else f"{last[0]} et al"
+    facts = [work.folder, work.kind, work.venue, *work.datasets, work.paper.bibtex]
+    facts += [f"reference {number}" for number in (work.survey.reference, *work.survey.repeated) if number]
+    facts += [f"arXiv {work.paper.arxiv}, https://arxiv.org/abs/{work.paper.arxiv}"] if work.paper.arxiv else []
+    facts += [f"doi {work.paper.doi}, https://doi.org/{work.paper.doi}"] if work.paper.doi else []
+    facts += [f"{item.framework} {item.licence or ''} {item.url}" for item in work.code]
+    facts += [claim for row in work.survey.rows for claim in (row.datasets.survey, row.code.survey)]
+    facts += [survey.themes.get(theme, theme) for theme in work.themes]
+    facts += [survey.explanations.get(explanation, explanation) for explanation in work.explanations]
+    texts = {
+        "name": " · ".join(names),
+        "title": work.title,
+        "contribution": work.contribution,
+        "authors": f"{', '.join(work.authors)} ({cited} {work.year})",
+        "tasks": ", ".join(work.tasks),
+        "facts": " · ".join(facts),
+        "description": work.description,
+        "skips": "; ".join(f"{s.merge} {s.span} skip from {s.start} to {s.end}, {s.shortcut}" for s in work.skips),
+    }
+    return {column: texts[column] for column in COLUMNS}
+
+
+def compounds_of(work: Work, texts: dict[str, str]) -> list[str]:
+    """What of ``work`` may as well be written in one word or in several: names, and whatever has a hyphen."""
+    hyphenated = (found for text in texts.values() for found in re.findall(r"\b[^\W\d_]+(?:-[^\W_]+)+", text))
+    return [work.name, *work.aliases, *(variant.title for variant in work.variants), *hyphenated]
+
+
+def _names(work: Work) -> list[str]:
+    rows = [row.name for row in work.survey.rows]
+    models = [name for variant in work.variants for name in (variant.name, variant.title)]
+    return list(dict.fromkeys([work.name, work.key, *work.aliases, *rows, *models]))
 
 
 def facets(work: Work) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from skipkb.catalog.entry import FOLDERS, Entry, SurveyFile, Work
 from skipkb.catalog.problems import CatalogueError, Problem
 from skipkb.catalog.references import Reference, read_references
 from skipkb.catalog.rules import cross_check
+from skipkb.catalog.synonyms import Synonyms
 from skipkb.catalog.yamlfile import Document, KeyPath, read_yaml
 
 T = typing.TypeVar("T", bound=BaseModel)
@@ -35,6 +36,7 @@ class Catalogue:
     entries: Mapping[str, Work]
     """By key, in the order of the folders, then alphabetically."""
     references: Mapping[str, Reference]
+    synonyms: Synonyms = field(default_factory=Synonyms)
 
 
 def load(directory: Path | None = None) -> Catalogue:
@@ -56,6 +58,7 @@ def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]
     references = read_references(directory, problems)
     survey_document = read_yaml(directory / "survey.yaml", "survey.yaml", problems)
     survey = validate(survey_document, SurveyFile, problems) if survey_document else None
+    synonyms = _synonyms(directory, problems)
     problems += [Problem(name, 0, 0, "", _ELSEWHERE) for name in _misplaced_files(directory)]
 
     documents: dict[str, Document] = {}
@@ -94,8 +97,15 @@ def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]
     if survey is None or survey_document is None:
         return None, sorted(problems)
     cross_check(survey, survey_document, works, documents, references, problems)
-    frozen = Catalogue(survey, MappingProxyType(works), MappingProxyType(references))
+    frozen = Catalogue(survey, MappingProxyType(works), MappingProxyType(references), synonyms)
     return frozen, sorted(set(problems))
+
+
+def _synonyms(directory: Path, problems: list[Problem]) -> Synonyms:
+    """What synonyms.yaml says; a catalogue may do without."""
+    path = directory / "synonyms.yaml"
+    document = read_yaml(path, path.name, problems) if path.exists() else None
+    return (validate(document, Synonyms, problems) if document else None) or Synonyms()
 
 
 def entry_files(directory: Path) -> list[Path]:
@@ -105,7 +115,7 @@ def entry_files(directory: Path) -> list[Path]:
 
 def _misplaced_files(directory: Path) -> list[str]:
     """YAML files where nobody looks for entries, such as in a misspelt folder."""
-    known = {directory / "survey.yaml", *entry_files(directory)}
+    known = {directory / "survey.yaml", directory / "synonyms.yaml", *entry_files(directory)}
     found = {path for ending in ("yaml", "yml") for path in directory.rglob(f"*.{ending}")}
     return sorted(path.relative_to(directory).as_posix() for path in found - known)
 

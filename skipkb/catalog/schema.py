@@ -11,8 +11,13 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from skipkb.catalog.entry import Entry, SurveyFile
 from skipkb.catalog.files import write_text
+from skipkb.catalog.synonyms import Synonyms
 
-FILES: dict[str, type[BaseModel]] = {"schema.json": Entry, "survey.schema.json": SurveyFile}
+FILES: dict[str, type[BaseModel]] = {
+    "schema.json": Entry,
+    "survey.schema.json": SurveyFile,
+    "synonyms.schema.json": Synonyms,
+}
 
 
 def schema_text(model: type[BaseModel]) -> str:

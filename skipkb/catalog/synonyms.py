@@ -1,0 +1,81 @@
+"""What else a word of a query may be called: catalog/synonyms.yaml, and what follows from the catalogue's own texts."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from skipkb.catalog.entry import Line, Model
+from skipkb.catalog.words import LONGEST_RUN, joined, words
+
+Word = Annotated[str, Field(pattern=r"^[a-z]+$")]
+
+
+class Synonyms(Model):
+    """catalog/synonyms.yaml: words that mean the same to somebody who searches."""
+
+    groups: list[Annotated[list[Line], Field(min_length=2)]] = Field(default_factory=list)
+    """Words or phrases; a query for one of a group also finds the others."""
+    spelling: dict[Word, Word] = Field(default_factory=dict)
+    """Beginnings of British words, as America spells them."""
+    endings: dict[Word, Word] = Field(default_factory=dict)
+    """Endings of British words, as America spells them."""
+
+    def american(self, word: str) -> str:
+        """``word`` as America spells it."""
+        for british, american in self.spelling.items():
+            if word.startswith(british):
+                return american + word[len(british) :]
+        for british, american in self.endings.items():
+            if word.endswith(british):
+                return word.removesuffix(british) + american
+        return word
+
+
+def alternatives(synonyms: Synonyms, vocabulary: set[str], compounds: Iterable[str]) -> dict[str, list[str]]:
+    """For the joined words of a query, other wordings (words between spaces) that the texts may have instead.
+
+    Args:
+        synonyms: what the catalogue's authors wrote down.
+        vocabulary: every word of the texts.
+        compounds: names, and hyphenated words of the texts.
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for compound in compounds:
+        parts = words(compound)
+        if len(parts) > LONGEST_RUN:
+            continue
+        if len(parts) > 1:
+            found[joined(parts)].add(" ".join(parts))
+        elif parts and (series := _series(parts[0])):
+            found[series].add(parts[0])
+    for word in found.keys() & vocabulary:
+        found[word].add(word)
+    british: dict[str, str] = {}
+    for word in sorted(vocabulary):
+        if (american := synonyms.american(word)) != word:
+            british[american] = word
+            found[joined([american])].add(word)
+            if american in vocabulary:
+                found[joined([word])].add(american)
+    for group in synonyms.groups:
+        phrases = {" ".join(phrase) for member in group for phrase in _spellings(words(member), synonyms, british)}
+        for phrase in phrases:
+            found[joined(phrase.split())] |= phrases
+    return {form: sorted(phrases) for form, phrases in sorted(found.items()) if phrases != {form}}
+
+
+def _series(name: str) -> str | None:
+    """``yolo`` for ``yolov3``: a name without the number of its version."""
+    matched = re.fullmatch(r"([a-z]{4,}?)v?[0-9]", name)
+    return matched[1] if matched else None
+
+
+def _spellings(phrase: list[str], synonyms: Synonyms, british: dict[str, str]) -> Iterator[list[str]]:
+    yield phrase
+    yield [synonyms.american(word) for word in phrase]
+    yield [british.get(word, word) for word in phrase]
