@@ -19,6 +19,7 @@ from skipkb.site.api import api_pages
 from skipkb.site.errata import errata_files, errata_page
 from skipkb.site.evidence import evidence_page
 from skipkb.site.explorer import bibtex_data, explorer_data, fingerprint_data
+from skipkb.site.family import family_page
 from skipkb.site.fingerprints import gallery_page
 from skipkb.site.groups import group_pages
 from skipkb.site.home import home_page
@@ -73,6 +74,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     for name, text in group_pages(catalogue).items():
         write_text(output / name, text)
     write_text(output / "timeline.md", timeline_page(catalogue))
+    write_text(output / "family.md", family_page(catalogue))
 
     say("3/5 home, search and explorer")
     home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers)

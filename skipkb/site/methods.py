@@ -13,6 +13,7 @@ from skipkb.evidence.counts import Counts, read_counts, refresh_command
 from skipkb.evidence.ledger import Ledgers
 from skipkb.evidence.results import Report
 from skipkb.evidence.sources import source_sha256
+from skipkb.site.family import family_figure
 from skipkb.site.figure import skip_figure
 from skipkb.site.fingerprints import found_skips
 from skipkb.site.groups import method_chips, venue_links
@@ -170,7 +171,11 @@ def _related(work: Work, catalogue: Catalogue) -> str:
             for relation in other.relations
             if relation.to == work.key
         ]
-    return table(("", "Work", "How"), rows, caption="Related works in the catalogue") if rows else ""
+    if not rows:
+        return ""
+    return f"{family_figure(work, catalogue)}\n" + table(
+        ("", "Work", "How"), rows, caption="Related works in the catalogue"
+    )
 
 
 def _work_link(work: Work) -> str:
