@@ -10,7 +10,7 @@ from skipkb.catalog.entry import Configuration, Variant, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
 from skipkb.site.fingerprints import counts_text, one_line
-from skipkb.site.groups import dataset_name
+from skipkb.site.names import dataset_name
 from skipkb.site.rows import numbered, safe_json, work_facets
 from skipkb.skips.graph import SkipGraph
 from skipkb.skips.picture import fingerprint

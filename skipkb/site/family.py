@@ -16,6 +16,7 @@ from itertools import combinations, pairwise
 from skipkb.catalog.entry import RelationType, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.site.figure import SIGNS
+from skipkb.site.rows import Row, rows_script
 from skipkb.site.text import escape, table
 from skipkb.site.timeline import DENSE, in_order, short_label, text_width
 
@@ -287,6 +288,11 @@ def family_page(catalogue: Catalogue) -> str:
         for work in works
         for relation in work.relations
     ]
+    facets = [
+        Row("", {"Type": [r.type], "Work": [work.name], "To": [catalogue.entries[r.to].name]}, {"Year": work.year})
+        for work in works
+        for r in work.relations
+    ]
     headers = ("Year", "Work", "Type", "To", "How")
     return f"""---
 title: Family
@@ -312,7 +318,8 @@ see what it goes back to, what came of it, and also what it uses or explains and
 
 ## As a table
 
-{table(headers, rows, caption="Relations between the works", interactive="relations")}"""
+{table(headers, rows, caption="Relations between the works", interactive="relations")}
+{rows_script(facets, choices=("Type", "Work", "To"), downloads=("CSV",))}"""
 
 
 _STYLES: dict[RelationType, str] = {"extends": "solid", "uses": "dashed", "explains": "dotted"}

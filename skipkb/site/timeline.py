@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from skipkb.catalog.entry import FOLDERS, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.site.figure import SIGNS
+from skipkb.site.groups import CHOICES
+from skipkb.site.rows import Row, rows_script, work_facets
 from skipkb.site.text import escape, table
 
 LANES = (
@@ -92,7 +94,11 @@ def in_order(catalogue: Catalogue) -> list[Work]:
 
 
 def layout(works: Sequence[Work]) -> list[Lane]:
-    """Each of ``works``, which come in order, in the topmost row of its lane in which neither marks nor label touch another's."""
+    """Each work in the topmost row of its lane where neither marks nor label touch another's.
+
+    Args:
+        works: in order of year.
+    """
     lanes = []
     top = TOP
     first, last = works[0].year, works[-1].year
@@ -207,4 +213,9 @@ aria-hidden="true">{titles}</div>{timeline_svg(works)}</div>
 
 ## As a list
 
-{table(headers, rows, caption="All works in order of year", interactive="timeline")}"""
+{table(headers, rows, caption="All works in order of year", interactive="timeline")}
+{rows_script([_lane_row(work) for work in works], choices=("Lane", *CHOICES))}"""
+
+
+def _lane_row(work: Work) -> Row:
+    return Row(work.key, {"Lane": [work.folder], **work_facets(work)}, {"Year": work.year})
