@@ -1,0 +1,255 @@
+r"""ResNeXt: many equal small transformations, added up, instead of one large one.
+
+Inception modules split the channels, transform each part and merge the results, and every branch has its own design.
+ResNeXt keeps split, transform and merge and gives all branches the same shape, so that only their number is left to
+choose: the *cardinality* C, a dimension beside depth and width (Section 3.3, equations 2 and 3):
+
+.. math::  y = x + \sum_{i=1}^{C} \mathcal T_i(x)
+
+Each :math:`\mathcal T_i` is a thin bottleneck: 1x1 to d channels, 3x3 there, 1x1 back. The skip carries the input
+around all of them, as in ResNet, and a ReLU acts on the sum. The same function can be written in three ways (Figure 3):
+
+- (a) C separate paths whose outputs are summed: :meth:`Bottleneck.split_transform_merge`;
+- (b) C paths that are concatenated in front of one common 1x1: :meth:`Bottleneck.early_concatenation`;
+- (c) one bottleneck of width C*d whose 3x3 convolution has C groups: :meth:`Bottleneck.function`, which is what runs.
+
+S. Xie, R. Girshick, P. Dollár, Z. Tu, K. He: "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017,
+arXiv:1611.05431.
+
+Deviations from the paper: none known. Where it says "we follow [14, 11]": the shortcut projects where the shape changes
+(option B), the 3x3 carries the stride, convolutions start as zero-mean Gaussians of variance 2 / fan-out, the
+classifier as PyTorch has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "Bottleneck", "ResNeXt", "objective", "resnext29_8x64d", "resnext29_16x64d", "resnext50_32x4d", "resnext101_32x4d",
+    "resnext101_32x8d", "resnext101_64x4d",
+]  # fmt: skip
+
+
+class Bottleneck(nn.Module):
+    """Form (c): 1x1 to C*d channels, 3x3 in C groups, 1x1 to the output, and the input added.
+
+    Args:
+        in_channels: channels of the input.
+        channels: width of the ResNet block this one replaces; the output has four times as many.
+        cardinality: number of paths C.
+        base_width: width d of a path in the first stage, where ``channels`` is 64.
+        stride: 2 in the block that halves the resolution, else 1.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, cardinality: int, base_width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.cardinality = cardinality
+        width = channels * base_width // 64 * cardinality
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=cardinality, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.function(x) + shortcut)  # type: ignore[no-any-return]  # the skip
+
+    def function(self, x: Tensor) -> Tensor:
+        """The aggregated transformations of equation 2, as grouped convolutions."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return x
+
+    def split_transform_merge(self, x: Tensor) -> Tensor:
+        """Form (a), the same function from the same weights: each path by itself, then the sum. To read, not to run.
+
+        The last normalisation follows the sum, as Section 4 (implementation details) says.
+        """
+        last = self.conv3.weight.chunk(self.cardinality, dim=1)
+        paths = [F.conv2d(y, weight) for y, weight in zip(self._paths(x), last, strict=True)]
+        merged = paths[0]
+        for path in paths[1:]:
+            merged = merged + path
+        return self.bn3(merged)  # type: ignore[no-any-return]
+
+    def early_concatenation(self, x: Tensor) -> Tensor:
+        """Form (b): the paths are concatenated in front of one common 1x1 convolution, as in Inception-ResNet."""
+        return self.bn3(self.conv3(torch.cat(self._paths(x), dim=1)))  # type: ignore[no-any-return]
+
+    def _paths(self, x: Tensor) -> list[Tensor]:
+        """1x1 and 3x3 of each path with its own part of the weights; in eval mode, for statistics are per channel."""
+        weights = zip(self.conv1.weight.chunk(self.cardinality), self.conv2.weight.chunk(self.cardinality), strict=True)
+        paths = []
+        for i, (first, second) in enumerate(weights):
+            y = F.relu(_part(self.bn1, i, self.cardinality, F.conv2d(x, first)))
+            y = F.conv2d(y, second, stride=self.conv2.stride, padding=1)
+            paths.append(F.relu(_part(self.bn2, i, self.cardinality, y)))
+        return paths
+
+
+def _part(norm: nn.BatchNorm2d, index: int, count: int, x: Tensor) -> Tensor:
+    """``x`` normalised by part ``index`` of ``count`` equal parts of the channels of ``norm``."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance, weight, bias = (
+        tensor.chunk(count)[index] for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    return F.batch_norm(x, mean, variance, weight, bias, eps=norm.eps)
+
+
+class ResNeXt(nn.Module):
+    """Stem, stages of blocks (the resolution halves between stages), global average, linear classifier (Table 1).
+
+    Args:
+        layers: blocks per stage, such as (3, 4, 6, 3) for 50 layers.
+        cardinality: paths per block, C.
+        base_width: width of a path in the first stage, d.
+        widths: width of the ResNet block that each stage replaces.
+        stem: "imagenet" is a strided 7x7 convolution and a maximum pooling, "cifar" one 3x3 convolution.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the picture.
+
+    Raises:
+        ValueError: an option that does not exist, or numbers that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: Sequence[int],
+        cardinality: int,
+        base_width: int,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        stem: Literal["imagenet", "cifar"] = "imagenet",
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
+            raise ValueError(
+                "ResNeXt: layers and widths need one positive number per stage each, "
+                f"got layers={tuple(layers)} and widths={tuple(widths)}"
+            )
+        if cardinality < 1 or widths[0] * base_width < 64:
+            raise ValueError(
+                "ResNeXt: cardinality must be at least 1 and a path one channel wide (base_width / 64 of the stage's "
+                f"width), got cardinality={cardinality}, base_width={base_width} and widths={tuple(widths)}"
+            )
+        if stem not in ("imagenet", "cifar"):
+            raise ValueError(f"ResNeXt: stem must be one of imagenet, cifar, got {stem!r}")
+        self.in_channels = in_channels
+        if stem == "imagenet":
+            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            self.maxpool: nn.Module = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+            self.maxpool = nn.Identity()
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
+        channels = 64
+        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
+            blocks = []
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(
+                    Bottleneck(channels, width, cardinality=cardinality, base_width=base_width, stride=stride)
+                )
+                channels = width * Bottleneck.expansion
+            self.add_module(name, nn.Sequential(*blocks))
+        self.fc = nn.Linear(channels, num_classes)
+        self.apply(_init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
+
+        Any H and W; the paper has 224 x 224 (ImageNet) and 32 x 32 (CIFAR).
+
+        Raises:
+            ValueError: x is no batch of pictures with in_channels channels.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"ResNeXt: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    elif isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+# fmt: off
+def resnext50_32x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
+    """ResNeXt-50 (32x4d), Table 1, right: 25,028,904 parameters."""
+    return ResNeXt(
+        layers=(3, 4, 6, 3), cardinality=32, base_width=4, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def resnext101_32x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
+    """ResNeXt-101 (32x4d), Table 3: 44,177,704 parameters."""
+    return ResNeXt(
+        layers=(3, 4, 23, 3), cardinality=32, base_width=4, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def resnext101_64x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
+    """ResNeXt-101 (64x4d), Table 4, twice the complexity: 83,455,272 parameters."""
+    return ResNeXt(
+        layers=(3, 4, 23, 3), cardinality=64, base_width=4, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def resnext101_32x8d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
+    """ResNeXt-101 (32x8d), not in the paper; the size that torchvision and later work use: 88,791,336 parameters."""
+    return ResNeXt(
+        layers=(3, 4, 23, 3), cardinality=32, base_width=8, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def resnext29_8x64d(*, num_classes: int = 10, in_channels: int = 3) -> ResNeXt:
+    """ResNeXt-29 (8x64d) for CIFAR, Table 7: 34,426,698 parameters with 10 classes."""
+    return ResNeXt(
+        layers=(3, 3, 3), cardinality=8, base_width=64, widths=(64, 128, 256), stem="cifar",
+        num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def resnext29_16x64d(*, num_classes: int = 10, in_channels: int = 3) -> ResNeXt:
+    """ResNeXt-29 (16x64d) for CIFAR, Table 7: 68,155,210 parameters with 10 classes."""
+    return ResNeXt(
+        layers=(3, 3, 3), cardinality=16, base_width=64, widths=(64, 128, 256), stem="cifar",
+        num_classes=num_classes, in_channels=in_channels,
+    )
+# fmt: on
+
+
+def objective(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
+    return F.cross_entropy(output, target)
