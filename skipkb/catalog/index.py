@@ -36,7 +36,7 @@ from skipkb.catalog import paths
 from skipkb.catalog.words import COLUMNS, joined, words
 
 if TYPE_CHECKING:
-    from skipkb.catalog.entry import SurveyFile, Work
+    from skipkb.catalog.entry import Work
     from skipkb.catalog.loading import Catalogue
 
 FORMAT = "3"
@@ -206,7 +206,7 @@ def fill_index(connection: sqlite3.Connection, catalogue: Catalogue, source: str
             ],
         )
         for number, work in enumerate(catalogue.entries.values(), start=1):
-            texts = searched(work, catalogue.survey)
+            texts = searched(work)
             _insert(connection, number, work, texts)
             vocabulary.update(word for text in texts.values() for word in words(text))
             compounds.update(compounds_of(work, texts))
@@ -250,7 +250,7 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work, texts: dict
     connection.executemany("INSERT INTO spelling VALUES (?, ?)", [(name, number) for name in _names(work)])
 
 
-def searched(work: Work, survey: SurveyFile) -> dict[str, str]:
+def searched(work: Work) -> dict[str, str]:
     """The text in which ``work`` is found, by column of ``COLUMNS``."""
     names = _names(work)
     names += [" ".join(words(name)) for name in names if "+" in name]  # the full-text index sees no plus
@@ -262,8 +262,6 @@ def searched(work: Work, survey: SurveyFile) -> dict[str, str]:
     facts += [f"doi {work.paper.doi}, https://doi.org/{work.paper.doi}"] if work.paper.doi else []
     facts += [f"{item.framework} {item.licence or ''} {item.url}" for item in work.code]
     facts += [claim for row in work.survey.rows for claim in (row.datasets.survey, row.code.survey)]
-    facts += [survey.themes.get(theme, theme) for theme in work.themes]
-    facts += [survey.explanations.get(explanation, explanation) for explanation in work.explanations]
     texts = {
         "name": " · ".join(names),
         "title": work.title,

@@ -6,15 +6,15 @@ Everything here reads the compiled index with the standard library only.
 from __future__ import annotations
 
 import difflib
-import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
-from skipkb.catalog.words import COLUMNS, LONGEST_RUN, QUESTION_WORDS, joined, words
+from skipkb.catalog.question import Question, parse, sharing_trigrams, understand
+from skipkb.catalog.words import COLUMNS, joined
 
 if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
@@ -25,10 +25,7 @@ FACETS = (
 )  # fmt: skip
 _FREE_TEXT = {"dataset", "venue", "framework", "licence"}  # a part of the value is enough
 _WEIGHTS = ", ".join(map(str, COLUMNS.values()))
-_MOST_TERMS = 64  # of a query; each is looked up, and the time grows with their square
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
-_MOST_LEFT_OUT = 8  # of longer queries, works with all words but one are not looked for
-
 Filter = str | int | bool | range | Sequence[str] | Sequence[int]
 
 
@@ -64,8 +61,9 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
     """Search the catalogue.
 
     Args:
-        text: words (works with all of them rank first, then works with some), ``"exact phrases"``, ``prefix*``,
-            and filters such as ``task:segmentation year:2015..2018 merge:concat``. Words after the 64th are ignored.
+        text: words (works with all of them rank first, then with all but one, then with some), ``"exact phrases"``,
+            ``prefix*``, and filters such as ``task:segmentation year:2015..2018 merge:concat``. Words after the 64th
+            are ignored; a word that occurs nowhere is taken as a misspelling.
         limit: at most so many hits.
         filters: the same filters as keywords, such as ``task="segmentation"`` or ``year=range(2015, 2019)``.
 
@@ -75,20 +73,29 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
-    parts, inline = _parse(text)
+    parts, inline = parse(text)
     condition, values = _condition([*inline, *filters.items()])
     if not parts:
         return Hits(tuple(_listed(condition, values, limit)) if condition else ())
-    understood = _understand(parts)
+    question = understand(parts)
     hits: dict[str, Hit] = {}
-    for name in dict.fromkeys((joined(w for part in parts for w in part.words), joined(understood.corrected))):
-        hits |= {hit.key: hit for hit in _named(name, condition, values) if hit.key not in hits}
-    for expression in _expressions(understood.terms):
+    for name in dict.fromkeys((joined(question.words), joined(question.corrected))):
+        for hit in _named(name, condition, values):
+            hits.setdefault(hit.key, hit)
+    for expression in question.expressions():
         if len(hits) < limit:
             ceiling = min((hit.score for hit in hits.values()), default=float("inf"))
             for hit in _matching(expression, condition, values, limit):
                 hits.setdefault(hit.key, replace(hit, score=min(hit.score, ceiling)))
-    return Hits(tuple(hits.values())[:limit], tuple(dict.fromkeys(understood.suggestions)))
+    return Hits(tuple(hits.values())[:limit], _suggestions(question))
+
+
+def _suggestions(question: Question) -> tuple[str, ...]:
+    """Names like the whole question, if it has unknown words, and names like these; else words like them."""
+    found = nearest(" ".join(question.words)) if question.unknown else []
+    for word, like in question.unknown.items():
+        found += nearest(word) or like[:1]
+    return tuple(dict.fromkeys(found))[:5]
 
 
 def nearest(name: str, limit: int = 3) -> list[str]:
@@ -102,27 +109,11 @@ def nearest(name: str, limit: int = 3) -> list[str]:
 def spelt_like(name: str) -> list[tuple[str, int]]:
     """Names, aliases and models spelt like ``name``, best first, each with the number of its work."""
     wanted = folded(name)[:100]
-    rows = _sharing_trigrams(wanted, "trigram", "SELECT name, entry FROM spelling WHERE spelling MATCH ? LIMIT 200")
+    rows = sharing_trigrams(wanted, "trigram", "SELECT name, entry FROM spelling WHERE spelling MATCH ?")
     by_folded: dict[str, tuple[str, int]] = {}
     for candidate, owner in rows:
         by_folded.setdefault(candidate.casefold(), (candidate, owner))
     return [by_folded[match] for match in difflib.get_close_matches(wanted, by_folded, n=20, cutoff=0.65)]
-
-
-def _words_like(word: str) -> list[str]:
-    """Words of the texts that ``word`` may be a misspelling of, best first."""
-    rows = _sharing_trigrams(word[:100], "word_trigram", "SELECT text FROM word WHERE word MATCH ? LIMIT 200")
-    return difflib.get_close_matches(word[:100], [found for (found,) in rows], n=2, cutoff=0.8)
-
-
-def _sharing_trigrams(wanted: str, counts: str, sql: str) -> list[tuple[Any, ...]]:
-    """The rows that share one of the rarest trigrams of ``wanted``."""
-    trigrams = {wanted[i : i + 3] for i in range(len(wanted) - 2)}
-    if not trigrams:
-        return []
-    marks = ", ".join("?" * len(trigrams))
-    telling = query(f"SELECT term FROM {counts} WHERE term IN ({marks}) ORDER BY doc, term LIMIT 5", sorted(trigrams))
-    return query(sql, [" OR ".join(_quote(trigram) for (trigram,) in telling)]) if telling else []
 
 
 def get(name: str) -> Work:
@@ -186,151 +177,6 @@ def _matching(expression: str, condition: str, values: Sequence[object], limit: 
         )
         hits.append(Hit(key, name, title, year, round(-cost, 4), snippet))
     return hits
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What stands between two spaces of a query."""
-
-    words: list[str]
-    exactly: str = ""
-    """A quoted phrase or a prefix, as FTS5 takes it."""
-
-
-@dataclass(frozen=True)
-class _Term:
-    """One thing a query asks for, as expressions of FTS5."""
-
-    close: str
-    """Its words side by side, or another wording."""
-    loose: str
-    """The same, or its words anywhere."""
-
-
-@dataclass(frozen=True)
-class _Understood:
-    """What a query asks for."""
-
-    terms: list[_Term]
-    corrected: list[str]
-    """Its words, each unknown one replaced by the word most like it."""
-    suggestions: list[str]
-    """Names and words like the unknown ones."""
-
-
-def _understand(parts: Sequence[_Part]) -> _Understood:
-    terms: list[_Term] = []
-    questions: list[_Term] = []
-    corrected: list[str] = []
-    suggestions: list[str] = []
-    for exact, group in itertools.groupby(parts, lambda part: bool(part.exactly)):
-        together = list(group)
-        flat = [word for part in together for word in part.words]
-        left = [number for part in together for number in range(len(part.words), 0, -1)]  # words of the same part
-        if exact:
-            forms = [(part, next(filter(_occurs, _forms(part.exactly)), None)) for part in together]
-            terms += [_Term(form, form) for _, form in forms if form]
-            suggestions += [name for part, form in forms if not form for name in nearest(" ".join(part.words))]
-            corrected += flat
-            continue
-        wordings = _wordings(flat)
-        at = 0
-        while at < len(flat):
-            longest = max((n for n in range(1, LONGEST_RUN + 1) if joined(flat[at : at + n]) in wordings), default=1)
-            for length in sorted({longest, left[at], 1}, reverse=True):
-                run = flat[at : at + length]
-                term = _term(run, wordings.get(joined(run), []))
-                if term or length == 1:
-                    break
-            like = [] if term else _words_like(run[0])
-            if not term:
-                suggestions += nearest(run[0]) or like
-                term = _term(like, like) if like else None
-            if term:
-                (questions if run[0] in QUESTION_WORDS and length == 1 else terms).append(term)
-            corrected += like[:1] or run
-            at += length
-    return _Understood(list(dict.fromkeys(terms or questions)), corrected, suggestions)
-
-
-def _wordings(flat: Sequence[str]) -> dict[str, list[str]]:
-    """For the joined form of each run of words: how else the texts may put it."""
-    runs = {joined(flat[at : at + n]) for at in range(len(flat)) for n in range(1, LONGEST_RUN + 1)}
-    marks = ", ".join("?" * len(runs))
-    found: dict[str, list[str]] = {}
-    for form, wording in query(f"SELECT * FROM alternative WHERE joined IN ({marks})", sorted(runs)):
-        found.setdefault(form, []).append(wording)
-    return found
-
-
-def _term(run: Sequence[str], wordings: Sequence[str]) -> _Term | None:
-    """The run of words as one term, if the texts have it in any wording."""
-    phrase = _quote(" ".join(run))
-    close = " OR ".join(dict.fromkeys([phrase, *map(_quote, wordings)]))
-    if len(run) == 1 and not wordings:
-        form = next(filter(_occurs, _forms(phrase)), None)
-        return _Term(form, form) if form else None
-    if not _occurs(close):
-        return None
-    apart = " AND ".join(_quote(word) for word in run if word not in QUESTION_WORDS)
-    return _Term(f"({close})", f"({close} OR ({apart}))" if apart and len(run) > 1 else f"({close})")
-
-
-def _expressions(terms: Sequence[_Term]) -> list[str]:
-    """What to look for, the best first: all terms, all but one, any."""
-    close, loose = [term.close for term in terms], [term.loose for term in terms]
-    expressions = [" AND ".join(close), " AND ".join(loose)]
-    if 2 < len(terms) <= _MOST_LEFT_OUT:
-        most = (" AND ".join(some) for some in itertools.combinations(loose, len(loose) - 1))
-        expressions.append(" OR ".join(f"({some})" for some in most))
-    return list(dict.fromkeys(filter(None, [*expressions, " OR ".join(loose)])))
-
-
-def _forms(term: str) -> Iterator[str]:
-    """The term, and what else it may mean where it occurs nowhere.
-
-    A word is taken as the beginning of one ("retina"). A prefix is shortened: words are stored without their
-    endings, "concatenates" as "concaten", which "concatenat*" would miss.
-    """
-    yield term
-    prefix = term.rstrip("*").strip('"')
-    if not term.endswith("*"):
-        yield _quote(prefix) + "*"
-    elif prefix.isalpha():
-        for length in range(len(prefix) - 1, 4, -1):
-            yield _quote(prefix[:length]) + "*"
-
-
-def _occurs(term: str) -> bool:
-    return bool(query("SELECT 1 FROM entry_text WHERE entry_text MATCH ? LIMIT 1", [term]))
-
-
-def _quote(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
-
-
-_TOKEN = re.compile(r'(?P<facet>[A-Za-z]+):(?P<value>"[^"]*"|[^\s/]\S*)|"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+)')
-_IDENTIFIER = re.compile(r"(?i)\b(arxiv|doi):(?=\s*\d)|(?<=\d{4}\.\d{5})v\d+\b|(?<=\d{4}\.\d{4})v\d+\b")
-_REFERENCE = re.compile(r"\[(\d{1,3})\]")
-
-
-def _parse(text: str) -> tuple[list[_Part], list[tuple[str, Filter]]]:
-    """Split a query into what stands between its spaces, quoted so that no character has a meaning, and filters."""
-    parts: list[_Part] = []
-    filters: list[tuple[str, Filter]] = []
-    text = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", " ", text)
-    text = _REFERENCE.sub(r' "reference \1" ', _IDENTIFIER.sub(" ", text))
-    for token in _TOKEN.finditer(text):
-        found = words(token["phrase"] or token["word"] or "")
-        if token["facet"]:
-            filters.append((token["facet"].lower(), token["value"].strip('"')))
-        elif found and token["phrase"]:
-            parts.append(_Part(found, _quote(token["phrase"])))
-        elif found:
-            parts.append(_Part(found, _quote(" ".join(found)) + "*" if token["word"].endswith("*") else ""))
-    while sum(len(part.words) for part in parts) > _MOST_TERMS:
-        parts.pop()
-    return parts, filters
 
 
 def _condition(filters: Iterable[tuple[str, Filter]]) -> tuple[str, list[object]]:

@@ -40,8 +40,8 @@ def test_the_committed_schema_is_current() -> None:
 
 def test_a_stale_schema_is_noticed_and_written(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text("{}")
-    assert schema.stale_schemas(tmp_path) == ["schema.json", "survey.schema.json"]
-    assert schema.write_schemas(tmp_path) == [tmp_path / "schema.json", tmp_path / "survey.schema.json"]
+    assert schema.stale_schemas(tmp_path) == ["schema.json", "survey.schema.json", "synonyms.schema.json"]
+    assert schema.write_schemas(tmp_path) == [tmp_path / name for name in schema.FILES]
     assert schema.stale_schemas(tmp_path) == []
     assert schema.write_schemas(tmp_path) == []
 
