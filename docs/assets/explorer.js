@@ -46,6 +46,7 @@
           cell.dataset.order = row.numbers[name] ?? -1;
           cell.textContent = say(row, name);
           cell.title = row.notes[name] || "";
+          if (row.printed.includes(name)) cell.append(" ", text("small", "printed"));
         } else cell.textContent = (row.facets[name] || []).join(", ");
       }
       row.cells = [
@@ -68,7 +69,7 @@
     const canvas = document.querySelector("#skb-chart canvas");
     const note = document.getElementById("skb-chart-note");
     const tools = document.getElementById("skb-chart-tools");
-    let drawn = null, shown = [];
+    let drawn = null, shown = [], trouble = "";
 
     function choose(label, name, values, first) {
       const control = document.createElement("select");
@@ -119,7 +120,7 @@
       const zeros = shown.filter((row) => [across, up].every(({ name }) => row.numbers[name] !== undefined)).length - points.length;
       note.textContent = points.length + zeros + " of the " + shown.length + " entries below have both numbers" +
         (zeros ? "; " + zeros + " with a zero have no place on a logarithmic scale" : "") + ". " +
-        [...new Set([across.name, up.name])].map((name) => name + ": " + data.numbers[name]).join(". ") + ".";
+        [...new Set([across.name, up.name])].map((name) => name + ": " + data.numbers[name]).join(". ") + "." + trouble;
       canvas.setAttribute("aria-label", "Scatter chart of " + up.name + " over " + across.name + ", " + points.length +
         " points; the list of entries on this page has the same numbers");
       if (!window.Chart) return;
@@ -161,7 +162,10 @@
       });
     }
 
-    load("vendor/chart.umd.min.js").then(redraw, function () { note.textContent += " The chart could not be loaded."; });
+    load("vendor/chart.umd.min.js").then(redraw, function () {
+      trouble = " The chart could not be loaded.";
+      redraw();
+    });
     new MutationObserver(redraw).observe(document.body, { attributeFilter: ["data-md-color-scheme"] });
     return function (rowsShown) { shown = rowsShown; redraw(); };
   }

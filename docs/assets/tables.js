@@ -111,6 +111,8 @@
       layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
       language: { zeroRecords: "No row passes all filters." },
     });
+    // DataTables makes a property of the event read-only that the theme's script then sets; it need not see these clicks.
+    element.tHead.addEventListener("click", (event) => event.stopPropagation());
     table.search.fixed("skipkb", (text, cells, index) => shown.has(index));
 
     function filter() {

@@ -118,6 +118,7 @@ def _record(work: Work, related: int) -> dict[str, Any]:
         "facets": work_facets(work) | {"Data set": list(dict.fromkeys(map(dataset_name, work.datasets)))},
         "numbers": numbers,
         "notes": notes,
+        "printed": [] if work.variants else [name for name in ("Parameters", "MACs") if name in numbers],
         "sizes": {"Parameters": _all_sizes(work, "parameters"), "MACs": _all_sizes(work, "macs")},
         "code": official,
     }

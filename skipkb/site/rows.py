@@ -48,7 +48,11 @@ def rows_script(
         "labels": dict(labels or {}),
         "columns": columns,
         "downloads": list(downloads),
-        "rows": [{"key": row.key, "facets": row.facets, "numbers": row.numbers, "cells": row.cells} for row in rows],
+        "rows": [
+            {"key": row.key, "facets": {name: row.facets[name] for name in choices}, "numbers": row.numbers}
+            | ({"cells": list(row.cells)} if row.cells else {})
+            for row in rows
+        ],
     }
     return f'<script type="application/json" data-skb-rows>{safe_json(data)}</script>\n'
 

@@ -1,0 +1,210 @@
+"""What the explorer and the tables hand to the browser says what the catalogue says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import bibtexparser
+import pytest
+
+from skipkb.catalog.loading import Catalogue, load
+from skipkb.evidence.counts import read_graphs
+from skipkb.site.errata import errata_files, errata_page, place
+from skipkb.site.explorer import (
+    CHOICES,
+    NUMBERS,
+    bibtex_data,
+    explorer_data,
+    fingerprint_data,
+    printed_macs,
+    printed_number,
+)
+from skipkb.site.rows import Row, rows_script, safe_json
+from skipkb.site.tables import table_files, table_page
+
+NASTY = '</script><!-- <b> & "q" \u2028 \\'
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return load()
+
+
+def read(script: str) -> Any:
+    """The data in ``window.NAME = DATA;``."""
+    return json.loads(script.partition(" = ")[2].rstrip("\n").removesuffix(";"))
+
+
+def page_rows(page: str) -> Any:
+    """The data of the interactive table of a page."""
+    return json.loads(page.partition("data-skb-rows>")[2].partition("</script>")[0])
+
+
+def test_every_entry_is_in_the_explorer_once_with_its_own_numbers(catalogue: Catalogue) -> None:
+    rows = read(explorer_data(catalogue))["rows"]
+    assert [row["key"] for row in rows] == list(catalogue.entries)
+    for row in rows:
+        work, numbers = catalogue.entries[row["key"]], row["numbers"]
+        assert set(numbers) <= set(NUMBERS)
+        assert set(row["facets"]) == set(CHOICES)
+        assert numbers["Year"] == work.year
+        assert numbers["Errata"] == len(work.errata)
+        assert numbers["Reported results"] == len(work.results)
+        assert row["facets"]["Runs here"] == ["yes" if work.variants else "no"]
+        assert row["facets"]["Table"] == [r.table for r in work.survey.rows]
+        if work.variants:
+            first = work.variants[0]
+            assert (numbers["Parameters"], numbers["MACs"]) == (first.parameters, first.macs)
+            assert numbers["Skips found"] == first.skips.get("add", 0) + first.skips.get("concat", 0)
+            assert row["printed"] == []
+        elif "Parameters" in numbers:
+            assert row["printed"][0] == "Parameters"
+            assert any(f"as printed: {c.parameters}" in row["notes"]["Parameters"] for c in work.configurations)
+
+
+def test_relations_count_on_both_sides(catalogue: Catalogue) -> None:
+    rows = read(explorer_data(catalogue))["rows"]
+    relations = sum(len(work.relations) for work in catalogue.entries.values())
+    assert relations
+    assert sum(row["numbers"]["Related works"] for row in rows) == 2 * relations
+
+
+def test_every_recorded_trace_has_its_picture_and_numbers(catalogue: Catalogue) -> None:
+    pictures = read(fingerprint_data(catalogue))
+    recorded = [key for key in catalogue.entries if read_graphs(key)]
+    assert list(pictures) == sorted(recorded)
+    assert all(picture["svg"].startswith("<svg") for picture in pictures.values())
+    unet = next(row for row in read(explorer_data(catalogue))["rows"] if row["key"] == "unet")
+    assert unet["numbers"]["Weighted layers"] == 23  # as the paper says: 23 convolutional layers
+    assert unet["numbers"]["Longest skip"] > unet["numbers"]["Skips found"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("25.6M", 25.6e6),
+        ("~26 million", 26e6),
+        ("4,131K", 4.131e6),
+        ("175 billion", 175e9),
+        ("7B (LLaMA-7B, fine-tuned)", 7e9),
+        ("47,851,075", 47851075),
+        ("100M, in the name of the checkpoint", 100e6),
+        ("+10.0M (ResNet-101: 42.6M)", None),
+        ("about thirty", None),
+        ("3.5Mb", None),
+        (None, None),
+    ],
+)
+def test_a_printed_size_is_read_as_its_number_or_not_at_all(text: str | None, number: float | None) -> None:
+    assert printed_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("3.864G FLOPs", 3.864e9),
+        ("2.5 GFLOPs", 2.5e9),
+        ("1.5 billion multiply-adds", 1.5e9),
+        ("569M MACs", 569e6),
+        ("54.17B Multiply-Adds", 54.17e9),
+        ("56.8G", 56.8e9),
+        ("65.86G FLOPs (2 per multiply-add)", None),
+        ("286G FLOPs (as printed, multiply+add counted separately)", None),
+    ],
+)
+def test_printed_macs_are_read_unless_they_count_two_for_each(text: str, number: float | None) -> None:
+    assert printed_macs(text) == number
+
+
+def test_no_printed_figure_of_the_catalogue_is_read_as_something_tiny(catalogue: Catalogue) -> None:
+    read_sizes = 0
+    for work in catalogue.entries.values():
+        for configuration in work.configurations:
+            for value in (printed_number(configuration.parameters), printed_macs(configuration.macs)):
+                assert value is None or value >= 1000, (work.key, configuration)
+                read_sizes += value is not None
+    assert read_sizes > 100
+
+
+def test_text_cannot_leave_its_script() -> None:
+    text = safe_json({"name": NASTY})
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == {"name": NASTY}
+    page = rows_script([Row("x", {"Type": [NASTY]}, cells=[NASTY])], choices=["Type"], ranges=(), columns=["a"])
+    assert page.count("</script>") == 1
+    assert page_rows(page)["rows"][0]["cells"] == [NASTY]
+
+
+def test_the_rows_of_a_table_are_those_of_its_files(catalogue: Catalogue) -> None:
+    for table in catalogue.survey.tables:
+        data = page_rows(table_page(table, catalogue))
+        assert [row["key"] for row in data["rows"]] == table.rows
+        written = csv.reader(io.StringIO(table_files(table, catalogue)[f"{table.key}.csv"]))
+        assert [data["columns"], *(row["cells"] for row in data["rows"])] == list(written)
+        for row in data["rows"]:
+            assert set(row["facets"]) == set(data["choices"])
+            assert row["numbers"] == {"Year": catalogue.entries[row["key"]].year}
+    assert "Group" in data["choices"]  # Table IV has groups
+
+
+def test_every_erratum_of_a_cell_is_marked_even_when_there_are_two(catalogue: Catalogue) -> None:
+    table = catalogue.survey.tables[0]
+    work = catalogue.entries["dpn"]
+    assert [e.column for e in work.errata if e.where == "Table I"].count("datasets") == 2
+    page = table_page(table, catalogue)
+    for number, erratum in enumerate(work.errata, start=1):
+        if erratum.where == "Table I" and erratum.column:
+            assert f"methods/dpn.html#erratum-{number}" in page
+        elif erratum.where == "Table IV":
+            assert f"methods/dpn.html#erratum-{number}" not in page
+
+
+def test_bibtex_records_are_whole(catalogue: Catalogue) -> None:
+    records = read(bibtex_data(catalogue))
+    assert set(records) == set(catalogue.entries)
+    library = bibtexparser.parse_string("\n\n".join(dict.fromkeys(records.values())))
+    assert not library.failed_blocks
+    assert {entry.key for entry in library.entries} == {work.paper.bibtex for work in catalogue.entries.values()}
+
+
+def test_the_errata_files_hold_every_erratum(catalogue: Catalogue) -> None:
+    files = errata_files(catalogue)
+    lines = json.loads(files["errata.json"])
+    assert [{k: str(v) for k, v in line.items()} for line in lines] == list(
+        csv.DictReader(io.StringIO(files["errata.csv"]))
+    )
+    own = [line for line in lines if line["key"]]
+    assert [(line["key"], line["truth"]) for line in own] == [
+        (work.key, erratum.truth) for work in catalogue.entries.values() for erratum in work.errata
+    ]
+    assert len(lines) - len(own) == len(catalogue.survey.errata)
+    data = page_rows(errata_page(catalogue))
+    assert [dict(zip(data["columns"], row["cells"], strict=True)) for row in data["rows"]] == [
+        {k: str(v) for k, v in line.items()} for line in lines
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "part"),
+    [
+        ("Table IV", "Table IV"),
+        ("project page, Part II, section 1, item 14", "Project page"),
+        ("References, [172]", "Reference list"),
+        ("Reference 81", "Reference list"),
+        ("Fig. 8", "Figures"),
+        ("Figure 4", "Figures"),
+        ("IV.A and Fig. 6", "Section IV"),
+        ("V.A", "Section V"),
+        ("II", "Section II"),
+    ],
+)
+def test_the_place_of_an_erratum(where: str, part: str) -> None:
+    assert place(where) == part
+
+
+def test_every_place_of_the_catalogue_is_known(catalogue: Catalogue) -> None:
+    errata = [erratum for work in catalogue.entries.values() for erratum in work.errata] + catalogue.survey.errata
+    assert {place(erratum.where) for erratum in errata}.isdisjoint({"Elsewhere"})
