@@ -27,6 +27,8 @@
     return name === "Year" ? String(number) : number >= 1e5 ? short.format(number) : whole.format(number);
   }
 
+  const noted = (row, name) => say(row, name) + (row.notes[name] ? " (" + row.notes[name] + ")" : "");
+
   function explorer(page, data) {
     const { rows } = data;
     const byKey = new Map(rows.map((row) => [row.key, row]));
@@ -135,7 +137,7 @@
         const shade = index < 0 ? "#8a8f98" : colours[index % colours.length];
         return {
           label: value ? words[value] || value : "none", data: points.filter(({ row }) => first(row) === value), pointStyle: shapes[index] || "circle",
-          backgroundColor: shade + "99", borderColor: shade, borderWidth: 1.5, pointRadius: 5, pointHoverRadius: 7,
+          backgroundColor: shade + "99", borderColor: shade, borderWidth: 1.5, clip: false, pointRadius: 5, pointHoverRadius: 7,
         };
       }).filter((dataset) => dataset.data.length);
       if (drawn) drawn.destroy();
@@ -150,7 +152,7 @@
             tooltip: { callbacks: {
               label: ({ raw: { row } }) => row.name + " (" + row.numbers.Year + ")",
               afterLabel: ({ raw: { row } }) => [...new Set([across.name, up.name])].map(function (name) {
-                return name + ": " + say(row, name) + (row.notes[name] ? " (" + row.notes[name] + ")" : "");
+                return name + ": " + noted(row, name);
               }),
             } },
           },
@@ -226,7 +228,7 @@
       ["What it changed", (row) => [row.contribution]], ["Year", (row) => [say(row, "Year")]], ["Venue", (row) => [row.venue]],
       ["Tasks", facet("Task")], ["Themes", facet("Theme")], ["Merges", facet("Merge")], ["Spans", facet("Span")],
       ["Parameters", (row) => row.sizes.Parameters], ["MACs", (row) => row.sizes.MACs],
-      ["Skips found", (row) => [say(row, "Skips found")]], ["Longest skip", (row) => [say(row, "Longest skip")]],
+      ["Skips found", (row) => [noted(row, "Skips found")]], ["Longest skip", (row) => [noted(row, "Longest skip")]],
       ["Official code", (row) => row.code.map(codeLink)], ["Framework", facet("Framework")], ["Licence", facet("Licence")],
       ["Data sets", facet("Data set")], ["Runs here", facet("Runs here")], ["Errata", (row) => [say(row, "Errata")]],
       ["Fingerprint", (row) => [picture(row)]],
