@@ -24,7 +24,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -75,14 +74,14 @@ CREATE VIRTUAL TABLE word_trigram USING fts5vocab(word, row);
 def source_hash(directory: Path) -> str:
     """SHA-256 over the catalogue's files (names and contents) and the format of the index."""
     digest = hashlib.sha256(f"format {FORMAT}\n".encode())
-    for name in _source_names(directory):
+    for name in _sourcenames_of(directory):
         digest.update(f"{name}\n".encode())
         with contextlib.suppress(OSError):
             digest.update(hashlib.sha256((directory / name).read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _source_names(directory: Path) -> list[str]:
+def _sourcenames_of(directory: Path) -> list[str]:
     names = ["references.bib", "survey.yaml", "synonyms.yaml"]
     for folder in sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name != "evidence"):
         names += sorted(
@@ -191,10 +190,9 @@ def write_index(catalogue: Catalogue, path: Path, source: str) -> None:
 
 def fill_index(connection: sqlite3.Connection, catalogue: Catalogue, source: str) -> None:
     """Create and fill the tables in an empty database."""
-    from skipkb.catalog.synonyms import alternatives
+    from skipkb.catalog.synonyms import Lexicon
 
-    vocabulary: set[str] = set()
-    compounds: set[str] = set()
+    lexicon = Lexicon()
     connection.executescript(_TABLES)
     with connection:
         connection.executemany(
@@ -208,13 +206,14 @@ def fill_index(connection: sqlite3.Connection, catalogue: Catalogue, source: str
         for number, work in enumerate(catalogue.entries.values(), start=1):
             texts = searched(work)
             _insert(connection, number, work, texts)
-            vocabulary.update(word for text in texts.values() for word in words(text))
-            compounds.update(compounds_of(work, texts))
-        others = alternatives(catalogue.synonyms, vocabulary, compounds)
+            lexicon.add(names_of(work), texts.values())
         connection.executemany(
-            "INSERT INTO alternative VALUES (?, ?)", [(form, wording) for form in others for wording in others[form]]
+            "INSERT INTO alternative VALUES (?, ?)",
+            [(form, one) for form, wordings in lexicon.alternatives(catalogue.synonyms).items() for one in wordings],
         )
-        connection.executemany("INSERT INTO word VALUES (?)", [(word,) for word in sorted(vocabulary) if len(word) > 3])
+        connection.executemany(
+            "INSERT INTO word VALUES (?)", [(word,) for word in sorted(lexicon.words) if len(word) > 3]
+        )
         connection.executemany("INSERT OR IGNORE INTO vocabulary VALUES (?, ?)", _allowed_values())
         connection.execute("INSERT OR IGNORE INTO vocabulary SELECT DISTINCT facet, value FROM facet")
         connection.execute("INSERT INTO entry_text(entry_text) VALUES ('optimize')")
@@ -247,12 +246,12 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work, texts: dict
         f"INSERT INTO entry_text(rowid, {', '.join(texts)}) VALUES ({', '.join('?' * (len(texts) + 1))})",
         [number, *texts.values()],
     )
-    connection.executemany("INSERT INTO spelling VALUES (?, ?)", [(name, number) for name in _names(work)])
+    connection.executemany("INSERT INTO spelling VALUES (?, ?)", [(name, number) for name in names_of(work)])
 
 
 def searched(work: Work) -> dict[str, str]:
     """The text in which ``work`` is found, by column of ``COLUMNS``."""
-    names = _names(work)
+    names = names_of(work)
     names += [" ".join(words(name)) for name in names if "+" in name]  # the full-text index sees no plus
     last = [author.split()[-1] for author in work.authors]
     cited = " and ".join(last) if len(last) < 3 else f"{last[0]} et al"
@@ -275,13 +274,8 @@ def searched(work: Work) -> dict[str, str]:
     return {column: texts[column] for column in COLUMNS}
 
 
-def compounds_of(work: Work, texts: dict[str, str]) -> list[str]:
-    """What of ``work`` may as well be written in one word or in several: names, and whatever has a hyphen."""
-    hyphenated = (found for text in texts.values() for found in re.findall(r"\b[^\W\d_]+(?:-[^\W_]+)+", text))
-    return [work.name, *work.aliases, *(variant.title for variant in work.variants), *hyphenated]
-
-
-def _names(work: Work) -> list[str]:
+def names_of(work: Work) -> list[str]:
+    """Every name under which ``work`` or a model of it goes."""
     rows = [row.name for row in work.survey.rows]
     models = [name for variant in work.variants for name in (variant.name, variant.title)]
     return list(dict.fromkeys([work.name, work.key, *work.aliases, *rows, *models]))

@@ -36,37 +36,43 @@ class Synonyms(Model):
         return word
 
 
-def alternatives(synonyms: Synonyms, vocabulary: set[str], compounds: Iterable[str]) -> dict[str, list[str]]:
-    """For the joined words of a query, other wordings (words between spaces) that the texts may have instead.
+class Lexicon:
+    """The words of all works, and what may be written in one word or in several."""
 
-    Args:
-        synonyms: what the catalogue's authors wrote down.
-        vocabulary: every word of the texts.
-        compounds: names, and hyphenated words of the texts.
-    """
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for compound in compounds:
-        parts = words(compound)
-        if len(parts) > LONGEST_RUN:
-            continue
-        if len(parts) > 1:
-            found[joined(parts)].add(" ".join(parts))
-        elif parts and (series := _series(parts[0])):
-            found[series].add(parts[0])
-    for word in found.keys() & vocabulary:
-        found[word].add(word)
-    british: dict[str, str] = {}
-    for word in sorted(vocabulary):
-        if (american := synonyms.american(word)) != word:
-            british[american] = word
-            found[joined([american])].add(word)
-            if american in vocabulary:
-                found[joined([word])].add(american)
-    for group in synonyms.groups:
-        phrases = {" ".join(phrase) for member in group for phrase in _spellings(words(member), synonyms, british)}
-        for phrase in phrases:
-            found[joined(phrase.split())] |= phrases
-    return {form: sorted(phrases) for form, phrases in sorted(found.items()) if phrases != {form}}
+    def __init__(self) -> None:
+        self.words: set[str] = set()
+        self._compounds: set[str] = set()
+
+    def add(self, names: Iterable[str], texts: Iterable[str]) -> None:
+        """Take in the names and the searchable texts of a work."""
+        self._compounds.update(names)
+        for text in texts:
+            self.words.update(words(text))
+            self._compounds.update(re.findall(r"\b[^\W\d_]+(?:-[^\W_]+)+", text))
+
+    def alternatives(self, synonyms: Synonyms) -> dict[str, list[str]]:
+        """For the joined words of a query, the other wordings (words between spaces) that the texts may have."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for compound in self._compounds:
+            parts = words(compound)
+            if 1 < len(parts) <= LONGEST_RUN:
+                found[joined(parts)].add(" ".join(parts))
+            elif len(parts) == 1 and (series := _series(parts[0])):
+                found[series].add(parts[0])
+        for word in found.keys() & self.words:
+            found[word].add(word)
+        british: dict[str, str] = {}
+        for word in sorted(self.words):
+            if (american := synonyms.american(word)) != word:
+                british[american] = word
+                found[joined([american])].add(word)
+                if american in self.words:
+                    found[joined([word])].add(american)
+        for group in synonyms.groups:
+            phrases = {" ".join(phrase) for member in group for phrase in _spellings(words(member), synonyms, british)}
+            for phrase in phrases:
+                found[joined(phrase.split())] |= phrases
+        return {form: sorted(phrases) for form, phrases in sorted(found.items()) if phrases != {form}}
 
 
 def _series(name: str) -> str | None:
