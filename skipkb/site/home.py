@@ -58,7 +58,7 @@ def _coverage(catalogue: Catalogue, ledgers: Ledgers) -> str:
             "have passed the contract",
         ),
         (f"{len(verified)} of {len(works)}", "entries whose every figure is verified"),
-        (str(sum(len(work.errata) for work in works)), "errata of the survey"),
+        (str(sum(len(work.errata) for work in works) + len(catalogue.survey.errata)), "errata of the survey"),
     )
     items = "".join(f"<li><strong>{escape(number)}</strong> {escape(words)}</li>" for number, words in facts)
     return f'<ul class="skb-facts">{items}</ul>'
