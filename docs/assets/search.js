@@ -1,39 +1,190 @@
-// The search page (MiniSearch).
+// The search page: MiniSearch ranks; what a query means is worked out as skipkb/catalog/question.py does it.
 (function () {
   "use strict";
   const { load, labelled, select } = window.skipkb;
+  const enough = 10; // works with all words of a query; with fewer, those with some of them follow
+  const mostLeftOut = 8; // of longer queries, works with all words but one are not looked for
 
-  const weights = { names: 12, title: 6, contribution: 4, authors: 3, description: 1, skips: 1, other: 2 };
-  const facets = ["task", "merge", "span", "theme", "table", "year", "runs"];
-
-  function readQuery(text) {
-    const filters = [];
-    const words = text.replace(/(\w+):("[^"]*"|\S+)/g, function (whole, facet, value) {
-      if (!facets.includes(facet.toLowerCase())) return whole;
-      filters.push([facet.toLowerCase(), value.replace(/"/g, "").toLowerCase()]);
-      return " ";
-    });
-    return { words: words.trim(), filters };
+  // The words of a text in lower case without accents; a plus at the end of a word is a word (UNet++).
+  function words(text) {
+    const plain = text.replace(/(?<=[\p{L}\p{N}_+])\+/gu, " plus ").normalize("NFKD").replace(/\p{M}/gu, "");
+    return plain.toLowerCase().match(/[\p{L}\p{N}]+/gu) || [];
   }
 
-  function passes(entry, facet, value) {
-    if (facet !== "year") return (entry.facets[facet] || []).includes(value);
-    const [first, last] = value.includes("..") ? value.split("..") : [value, value];
-    return entry.year >= (first || 0) && entry.year <= (last || 9999);
+  // One spelling for words written together, apart, hyphenated or in the plural: U-Nets is "unet".
+  function joined(parts) {
+    return parts.map((word) => (word.length > 3 && /[^isu]s$/.test(word) ? word.slice(0, -1) : word)).join("");
+  }
+
+  // How many letters change from one word to the other (Levenshtein), or more than `most`.
+  function changes(one, other, most) {
+    if (Math.abs(one.length - other.length) > most) return most + 1;
+    let row = Array.from({ length: other.length + 1 }, (_, at) => at);
+    for (let i = 1; i <= one.length; i += 1) {
+      const above = row;
+      row = [i];
+      for (let j = 1; j <= other.length; j += 1) {
+        row.push(Math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (one[i - 1] === other[j - 1] ? 0 : 1)));
+      }
+    }
+    return row[other.length];
+  }
+
+  // A query as parts (what stands between two spaces, or a quoted phrase) and filters.
+  function parse(text, data) {
+    const parts = [];
+    const filters = [];
+    const plain = text
+      .replace(/\b(arxiv|doi):(?=\s*[0-9])/gi, "")
+      .replace(/\b([0-9]{4}\.[0-9]{4,5})v[0-9]+\b/gi, "$1")
+      .replace(/\[([0-9]{1,3})\]/g, ' "reference $1" ');
+    for (const [, facet, value, phrase, word] of plain.matchAll(/([A-Za-z]+):("[^"]*"|[^\s/]\S*)|"([^"]*)"?|([^\s"]+)/g)) {
+      const known = facet && data.facets.includes(facet.toLowerCase());
+      const found = words(known ? "" : phrase || word || (facet ? facet + " " + value : ""));
+      if (known) filters.push([facet.toLowerCase(), value.replace(/"/g, "").toLowerCase()]);
+      else if (found.length) parts.push({ words: found, exactly: Boolean(phrase), prefix: /\*$/.test(word || "") });
+    }
+    return { parts, filters };
+  }
+
+  // Everything that answers queries: window.skipkb.engine(window.SKIPKB_SEARCH, stem).find("squeeze excitation").
+  function engine(data, stem) {
+    const columns = Object.keys(data.columns);
+    const entries = new Map(data.entries.map((entry) => [entry.key, entry]));
+    const alternatives = new Map(Object.entries(data.alternatives));
+    const asides = new Set(data.question_words);
+    const process = (word) => stem(word);
+    const index = new MiniSearch({ idField: "key", fields: columns, tokenize: words, processTerm: process });
+    index.addAll(data.entries);
+    const stems = (text) => words(text).map(process).join(" ");
+    const texts = new Map(data.entries.map((e) => [e.key, " " + columns.map((column) => stems(e[column])).join(" | ") + " "]));
+
+    const vocabulary = [...new Set(data.entries.flatMap((entry) => columns.flatMap((column) => words(entry[column]))))];
+
+    // A term: wordings any of which says it, as stems side by side, or its words anywhere.
+    const closely = (text, term) => term.wordings.some((wording) => text.includes(" " + wording + (term.prefix ? "" : " ")));
+    const loosely = (text, term) => closely(text, term) || (term.apart.length > 1 && term.apart.every((word) => text.includes(" " + word + " ")));
+    function term(wordings, apart = [], prefix = false) {
+      const found = { wordings: [...new Set(wordings.map(stems))], apart: apart.map(process), prefix };
+      return [...texts.values()].some((text) => closely(text, found)) ? found : null;
+    }
+
+    function single(wording, prefix) {
+      let found = prefix ? null : term([wording]);
+      for (let length = wording.length; !found && length >= Math.min(wording.length, 5); length -= 1) {
+        const start = { wordings: [wording.slice(0, length)], apart: [], prefix: true };
+        if ([...texts.values()].some((text) => closely(text, start))) found = start;
+        if (!prefix) break;
+      }
+      return found;
+    }
+
+    // The words of the texts that take the fewest changes of a letter, two at most.
+    function like(word) {
+      for (const most of [1, 2]) {
+        const near = word.length < 4 * most ? [] : vocabulary.filter((other) => changes(word, other, most) <= most);
+        if (near.length) return near;
+      }
+      return [];
+    }
+
+    // The terms of a query: the longest runs of its words that have a wording, then single words.
+    function understand(parts) {
+      const flat = parts.flatMap((part) => part.words.map((word, at) => ({ word, part, left: part.words.length - at })));
+      const read = { terms: [], asides: [], corrected: [], unknown: [] };
+      for (let at = 0, length = 1; at < flat.length; at += length) {
+        const { part, left } = flat[at];
+        const exact = part.exactly || part.prefix;
+        const run = (size) => flat.slice(at, at + size).map((one) => one.word);
+        const sizes = exact ? [left] : Array.from({ length: data.longest_run }, (_, more) => more + 1)
+          .filter((size) => run(size).length === size && (size === left || alternatives.has(joined(run(size)))))
+          .filter((size) => flat.slice(at, at + size).every((one) => !one.part.exactly && !one.part.prefix));
+        const longest = Math.max(1, ...sizes.filter((size) => alternatives.has(joined(run(size)))));
+        let found = null;
+        for (length of exact ? sizes : [...new Set([longest, left, 1])].sort((a, b) => b - a)) {
+          const own = run(length);
+          const text = own.join(" ");
+          const others = exact ? [] : alternatives.get(joined(own)) || [];
+          if (exact) found = single(text, part.prefix);
+          else if (length > 1 || others.length) found = term([text, ...others], own.filter((word) => !asides.has(word)));
+          if (!found && length === 1 && !exact) found = single(text, false);
+          if (found) break;
+        }
+        const own = run(length);
+        const instead = found || exact ? [] : like(own[0]);
+        if (!found) read.unknown.push(own.join(" "));
+        if (instead.length) found = term(instead);
+        if (found) (length === 1 && asides.has(own[0]) ? read.asides : read.terms).push(found);
+        read.corrected.push(...(instead.length ? instead.slice(0, 1) : own));
+      }
+      return { ...read, terms: read.terms.length ? read.terms : read.asides };
+    }
+
+    function passes(entry, [facet, value]) {
+      const values = entry.facets[facet] || [];
+      if (facet !== "year") return data.free_text.includes(facet) ? values.some((one) => one.includes(value)) : values.includes(value);
+      const [first, last] = value.includes("..") ? value.split("..") : [value, value];
+      return entry.year >= (first || 0) && entry.year <= (last || 9999);
+    }
+
+    // Entries that answer a query, the best first, and the words of the query that occur nowhere.
+    function find(text, chosen = []) {
+      const { parts, filters } = parse(text, data);
+      const allowed = (key) => [...filters, ...chosen].every((filter) => passes(entries.get(key), filter));
+      if (!parts.length) return { found: [...entries.values()].filter((entry) => allowed(entry.key)), unknown: [] };
+      const { terms, corrected, unknown } = understand(parts);
+      const queries = terms.flatMap((one) => [...one.wordings, ...(one.apart.length > 1 ? [one.apart.join(" ")] : [])]
+        .map((wording) => ({ combineWith: "AND", queries: wording.split(" "), prefix: one.prefix })));
+      const ranked = terms.length ? index.search({ combineWith: "OR", queries }, { boost: data.columns, processTerm: (word) => word }) : [];
+      const scores = new Map(ranked.map((hit) => [hit.id, hit.score]));
+      const names = new Set([joined(parts.flatMap((part) => part.words)), joined(corrected)]);
+
+      function rank(entry) {
+        const near = terms.filter((one) => closely(texts.get(entry.key), one)).length;
+        const there = terms.filter((one) => loosely(texts.get(entry.key), one)).length;
+        if (entry.names.some((name) => names.has(name))) return 4;
+        if (near === terms.length) return 3;
+        if (there === terms.length) return 2;
+        return terms.length > 2 && terms.length <= mostLeftOut && there === terms.length - 1 ? 1 : 0;
+      }
+
+      const hits = data.entries
+        .filter((entry) => allowed(entry.key))
+        .map((entry) => ({ entry, rank: rank(entry), score: scores.get(entry.key) || 0 }))
+        .filter((hit) => hit.rank === 4 || hit.score > 0)
+        .sort((one, other) => other.rank - one.rank || other.score - one.score);
+      const lowest = hits.length ? hits[Math.min(enough, hits.length) - 1].rank : 0;
+      return { found: hits.filter((hit) => hit.rank >= lowest).map((hit) => hit.entry), unknown };
+    }
+
+    return { find };
+  }
+
+  // The stemmer is a CommonJS module: it is given a place to put its function.
+  async function ready() {
+    window.module = {};
+    await load("vendor/stemmer.js");
+    const stem = window.module.exports;
+    delete window.module;
+    await Promise.all([load("vendor/minisearch.js"), load("search-data.js")]);
+    return engine(window.SKIPKB_SEARCH, stem);
+  }
+
+  function element(name, text, attributes = {}) {
+    const made = document.createElement(name);
+    made.textContent = text;
+    return Object.assign(made, attributes);
   }
 
   function searchPage(form) {
-    Promise.all([load("vendor/minisearch.js"), load("search-data.js")]).then(function () {
-      const entries = new Map(window.SKIPKB_ENTRIES.map((entry) => [entry.key, entry]));
-      const fold = (term) => term.normalize("NFD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
-      const index = new MiniSearch({ idField: "key", fields: Object.keys(weights), processTerm: fold });
-      index.addAll(window.SKIPKB_ENTRIES);
+    ready().then(function (made) {
+      window.skipkb.find = made.find;
       const input = form.querySelector("input");
       const results = document.getElementById("skb-results");
       const count = document.getElementById("skb-count");
       const controls = new Map();
       for (const facet of ["task", "merge", "span", "theme", "runs"]) {
-        const values = new Set(window.SKIPKB_ENTRIES.flatMap((entry) => entry.facets[facet] || []));
+        const values = new Set(window.SKIPKB_SEARCH.entries.flatMap((entry) => entry.facets[facet] || []));
         const control = select([...values].sort());
         control.addEventListener("change", show);
         controls.set(facet, control);
@@ -41,26 +192,19 @@
       }
 
       function show() {
-        const { words, filters } = readQuery(input.value);
-        for (const [facet, control] of controls) if (control.value) filters.push([facet, control.value]);
-        const options = { boost: weights, prefix: (term) => term.length > 2, fuzzy: (term) => (term.length > 4 ? 0.2 : false) };
-        let found = words ? index.search(words, { ...options, combineWith: "AND" }) : [...entries.keys()].map((id) => ({ id }));
-        if (words && !found.length) found = index.search(words, options);
-        const hits = found.map((hit) => entries.get(hit.id)).filter((entry) => filters.every(([f, v]) => passes(entry, f, v)));
-        results.replaceChildren(...hits.slice(0, 50).map(function (entry) {
+        const chosen = [...controls].filter(([, control]) => control.value).map(([facet, control]) => [facet, control.value]);
+        const { found, unknown } = made.find(input.value, chosen);
+        results.replaceChildren(...found.slice(0, 50).map(function (entry) {
           const item = document.createElement("li");
-          const link = document.createElement("a");
-          link.href = "methods/" + entry.key + ".html";
-          link.textContent = entry.name + " (" + entry.year + ")";
-          const title = document.createElement("p");
-          title.className = "skb-small";
-          title.textContent = entry.title + ". " + entry.authors;
-          const line = document.createElement("p");
-          line.textContent = entry.contribution;
-          item.append(link, title, line);
+          item.append(
+            element("a", entry.label + " (" + entry.year + ")", { href: "methods/" + entry.key + ".html" }),
+            element("p", entry.title + ". " + entry.authors.replace(/ \([^(]*\)$/, ""), { className: "skb-small" }),
+            element("p", entry.contribution),
+          );
           return item;
         }));
-        count.textContent = hits.length + (hits.length === 1 ? " work" : " works");
+        const nowhere = unknown.length ? "; found nowhere: " + unknown.join(", ") + (found.length ? " (the nearest words are shown)" : "") : "";
+        count.textContent = found.length + (found.length === 1 ? " work" : " works") + nowhere;
         const address = new URL(location.href);
         if (input.value) address.searchParams.set("query", input.value); else address.searchParams.delete("query");
         history.replaceState(null, "", address);
@@ -74,6 +218,7 @@
     });
   }
 
+  window.skipkb.engine = engine;
   document.addEventListener("DOMContentLoaded", function () {
     const form = document.getElementById("skb-search");
     if (form) searchPage(form);

@@ -23,7 +23,8 @@ FACETS = (
     "task", "merge", "span", "theme", "explanation", "year", "dataset", "table",
     "folder", "kind", "venue", "framework", "licence", "runs",
 )  # fmt: skip
-_FREE_TEXT = {"dataset", "venue", "framework", "licence"}  # a part of the value is enough
+FREE_TEXT = ("dataset", "framework", "licence", "venue")
+"""Facets of which a part of the value is enough."""
 _WEIGHTS = ", ".join(map(str, COLUMNS.values()))
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
 Filter = str | int | bool | range | Sequence[str] | Sequence[int]
@@ -209,7 +210,7 @@ def _as_list(wanted: Filter) -> list[str]:
 def _facet_values(facet: str, value: str) -> list[str]:
     known = [row[0] for row in query("SELECT value FROM vocabulary WHERE facet = ?", [facet])]
     wanted = folded(value)
-    matched = [item for item in known if wanted == item or (facet in _FREE_TEXT and wanted and wanted in item)]
+    matched = [item for item in known if wanted == item or (facet in FREE_TEXT and wanted and wanted in item)]
     if not matched:
         raise UnknownNameError(facet, value, difflib.get_close_matches(wanted[:100], known, n=3))
     return matched

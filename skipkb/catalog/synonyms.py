@@ -25,15 +25,19 @@ class Synonyms(Model):
     endings: dict[Word, Word] = Field(default_factory=dict)
     """Endings of British words, as America spells them."""
 
-    def american(self, word: str) -> str:
-        """``word`` as America spells it."""
-        for british, american in self.spelling.items():
-            if word.startswith(british):
-                return american + word[len(british) :]
-        for british, american in self.endings.items():
-            if word.endswith(british):
-                return word.removesuffix(british) + american
-        return word
+    def respelt(self, word: str) -> list[str]:
+        """``word`` as it would be written on the other side of the Atlantic, whichever this one is."""
+        found = []
+        for one, other in (
+            *self.spelling.items(),
+            *((american, british) for british, american in self.spelling.items()),
+        ):
+            if word.startswith(one):
+                found.append(other + word.removeprefix(one))
+        for one, other in (*self.endings.items(), *((american, british) for british, american in self.endings.items())):
+            if word.endswith(one):
+                found.append(word.removesuffix(one) + other)
+        return found
 
 
 class Lexicon:
@@ -61,27 +65,24 @@ class Lexicon:
                 found[series].add(parts[0])
         for word in found.keys() & self.words:
             found[word].add(word)
-        british: dict[str, str] = {}
-        for word in sorted(self.words):
-            if (american := synonyms.american(word)) != word:
-                british[american] = word
-                found[joined([american])].add(word)
-                if american in self.words:
-                    found[joined([word])].add(american)
+        for word in self.words:
+            for other in synonyms.respelt(word):
+                found[joined([other])].add(word)
         for group in synonyms.groups:
-            phrases = {" ".join(phrase) for member in group for phrase in _spellings(words(member), synonyms, british)}
+            phrases = {" ".join(phrase) for member in group for phrase in self._spellings(words(member), synonyms)}
             for phrase in phrases:
                 found[joined(phrase.split())] |= phrases
         return {form: sorted(phrases) for form, phrases in sorted(found.items()) if phrases != {form}}
+
+    def _spellings(self, phrase: list[str], synonyms: Synonyms) -> Iterator[list[str]]:
+        """The phrase as it stands and, where a word of the texts is respelt, with that word."""
+        yield phrase
+        for at, word in enumerate(phrase):
+            for other in self.words.intersection(synonyms.respelt(word)):
+                yield [*phrase[:at], other, *phrase[at + 1 :]]
 
 
 def _series(name: str) -> str | None:
     """``yolo`` for ``yolov3``: a name without the number of its version."""
     matched = re.fullmatch(r"([a-z]{4,}?)v?[0-9]", name)
     return matched[1] if matched else None
-
-
-def _spellings(phrase: list[str], synonyms: Synonyms, british: dict[str, str]) -> Iterator[list[str]]:
-    yield phrase
-    yield [synonyms.american(word) for word in phrase]
-    yield [british.get(word, word) for word in phrase]

@@ -26,7 +26,7 @@ from skipkb.site.home import home_page
 from skipkb.site.machines import dataset, llms_txt
 from skipkb.site.methods import method_page, methods_index
 from skipkb.site.notebooks import guide_page, notebook_section
-from skipkb.site.search import search_data
+from skipkb.site.search import search_data, trim_theme_search
 from skipkb.site.tables import table_files, table_page
 from skipkb.site.text import checked_links
 from skipkb.site.timeline import timeline_page
@@ -52,6 +52,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     root = source_dir().parent
     shutil.copytree(root / "docs", output)
     shutil.copyfile(root / "CONTRIBUTING.md", output / "contributing.md")
+    prose = set(output.rglob("*.md"))
 
     say(f"1/5 {len(catalogue.entries)} method pages")
     works = list(catalogue.entries.values())
@@ -93,6 +94,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     say("5/5 downloads")
     _downloads(catalogue, output)
     write_text(output / "llms.txt", llms_txt(catalogue))
+    trim_theme_search(output, prose)
     return len(list(output.rglob("*.md")))
 
 

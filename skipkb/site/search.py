@@ -1,36 +1,85 @@
-"""What the search page needs: the searchable text of every entry, as a script the page loads from disk too."""
+"""What the search page needs, and what the theme's own search box gets: less, as both are loaded by the reader."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Collection
+from pathlib import Path
 
 from skipkb.catalog.entry import Work
-from skipkb.catalog.index import facets
+from skipkb.catalog.files import write_text
+from skipkb.catalog.index import facets, names_of, searched
 from skipkb.catalog.loading import Catalogue
+from skipkb.catalog.search import FACETS, FREE_TEXT
+from skipkb.catalog.synonyms import Lexicon
+from skipkb.catalog.words import COLUMNS, LONGEST_RUN, QUESTION_WORDS, joined, words
 
 
 def search_data(catalogue: Catalogue) -> str:
-    """A script that sets ``window.SKIPKB_ENTRIES``; JSON in a script, so that a page opened from disk may read it."""
-    data = json.dumps([_document(work) for work in catalogue.entries.values()], ensure_ascii=False, sort_keys=True)
-    safe = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return f"window.SKIPKB_ENTRIES = {safe};\n"
+    """A script that sets ``window.SKIPKB_SEARCH``; JSON in a script, so that a page opened from disk may read it."""
+    lexicon = Lexicon()
+    for work in catalogue.entries.values():
+        lexicon.add(names_of(work), searched(work).values())
+    data = {
+        "columns": COLUMNS,
+        "facets": FACETS,
+        "free_text": FREE_TEXT,
+        "question_words": sorted(QUESTION_WORDS),
+        "longest_run": LONGEST_RUN,
+        "alternatives": lexicon.alternatives(catalogue.synonyms),
+        "entries": [_document(work) for work in catalogue.entries.values()],
+    }
+    text = json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return f"window.SKIPKB_SEARCH = {safe};\n"
 
 
 def _document(work: Work) -> dict[str, object]:
     selected: dict[str, list[str]] = {}
     for facet, value in sorted(set(facets(work))):
         selected.setdefault(facet, []).append(value)
-    names = [work.name, work.key, *work.aliases, *(variant.name for variant in work.variants)]
     return {
         "key": work.key,
-        "name": work.name,
-        "names": " · ".join(dict.fromkeys(names)),
-        "title": work.title,
+        "label": work.name,
         "year": work.year,
-        "contribution": work.contribution,
-        "authors": ", ".join(work.authors),
-        "description": work.description,
-        "skips": "; ".join(f"{s.merge} {s.span} {s.start} {s.end} {s.shortcut}" for s in work.skips),
-        "other": " ".join([*work.tasks, *work.datasets, *work.themes, work.venue, work.paper.arxiv or ""]),
+        "names": sorted({joined(words(name)) for name in (work.key, work.name, *work.aliases)}),
         "facets": selected,
+        **searched(work),
     }
+
+
+_SECTIONS = ("What it changed",)  # of a method's page; the search page knows the rest better
+
+
+def trim_theme_search(output: Path, prose: Collection[Path]) -> None:
+    """Keep out of the theme's search index what repeats the catalogue.
+
+    Of a method's page its head and the sections named above stay in; of pages written by people (``prose``), of
+    guides and of the API reference everything; of the other generated pages nothing.
+    """
+    for path in sorted(output.rglob("*.md")):
+        folder = path.relative_to(output).parts[0]
+        if path in prose or folder in ("api", "guides"):
+            continue
+        page = path.read_text(encoding="utf-8")
+        listing = folder != "methods" or path.name == "index.md"
+        write_text(path, _excluded(page) if listing else _only_its_head(page))
+
+
+def _excluded(page: str) -> str:
+    head = "---\nsearch: {exclude: true}\n"
+    return head + page.removeprefix("---\n") if page.startswith("---\n") else f"{head}---\n\n{page}"
+
+
+def _only_its_head(page: str) -> str:
+    lines = []
+    fence = ""
+    for line in page.split("\n"):
+        marks = re.match(r"`{3,}|~{3,}", line)
+        heading = not fence and re.fullmatch(r"###* (.*)", line)
+        if marks and (not fence or (line.startswith(fence) and not line.strip("`~ "))):
+            fence = "" if fence else marks[0]
+        skipped = heading and heading[1] not in _SECTIONS
+        lines.append(f'{line} {{: data-search-exclude="true" }}' if skipped else line)
+    return "\n".join(lines)
