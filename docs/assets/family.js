@@ -85,7 +85,7 @@
     tools.hidden = false;
     fromAddress();
     // the browser scrolls to the picked work itself and leaves the controls out of sight
-    window.addEventListener("load", () => setTimeout(() => location.hash && tools.scrollIntoView()));
+    window.addEventListener("load", () => setTimeout(() => picture.classList.contains("skb-picking") && tools.scrollIntoView()));
     picture.dataset.skbReady = "true";
   }
 
