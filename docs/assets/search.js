@@ -112,7 +112,7 @@
         }
         const own = run(length);
         const instead = found || exact ? [] : like(own[0]);
-        if (!found) read.unknown.push(own.join(" "));
+        if (!found) read.unknown.push([own.join(" "), instead[0]]);
         if (instead.length) found = term(instead);
         if (found) (length === 1 && asides.has(own[0]) ? read.asides : read.terms).push(found);
         read.corrected.push(...(instead.length ? instead.slice(0, 1) : own));
@@ -127,7 +127,7 @@
       return entry.year >= (first || 0) && entry.year <= (last || 9999);
     }
 
-    // Entries that answer a query, the best first, and the words of the query that occur nowhere.
+    // Entries that answer a query, the best first, and its words that occur nowhere with the words taken instead.
     function find(text, chosen = []) {
       const { parts, filters } = parse(text, data);
       const allowed = (key) => [...filters, ...chosen].every((filter) => passes(entries.get(key), filter));
@@ -203,8 +203,8 @@
           );
           return item;
         }));
-        const nowhere = unknown.length ? "; found nowhere: " + unknown.join(", ") + (found.length ? " (the nearest words are shown)" : "") : "";
-        count.textContent = found.length + (found.length === 1 ? " work" : " works") + nowhere;
+        const nowhere = unknown.map(([word, instead]) => "; nothing has " + word + (instead ? ", shown is " + instead : ""));
+        count.textContent = found.length + (found.length === 1 ? " work" : " works") + nowhere.join("");
         const address = new URL(location.href);
         if (input.value) address.searchParams.set("query", input.value); else address.searchParams.delete("query");
         history.replaceState(null, "", address);

@@ -69,31 +69,6 @@ def test_a_table_is_sorted_with_the_keyboard(visit: Any) -> None:
     expect(header).to_have_attribute("aria-sort", re.compile("ascending|descending"))
 
 
-@pytest.mark.parametrize(
-    ("query", "first"),
-    [("unet", "U-Net"), ("retinanett", "RetinaNet"), ("segmentation merge:concat", "U-Net"), ("Jürgen", "Highway")],
-)
-def test_the_search_page_finds(visit: Any, query: str, first: str) -> None:
-    page = visit.open("search.html")
-    page.wait_for_selector("#skb-search[data-skb-ready]")
-    page.locator("#skb-search input").fill(query)
-    expect(page.locator("#skb-results li").first).to_contain_text(first)
-    assert visit.errors == []
-    assert visit.outside == []
-
-
-def test_the_search_page_takes_filters_and_an_address(visit: Any) -> None:
-    page = visit.open("search.html", "?query=year:2021..2021")
-    page.wait_for_selector("#skb-search[data-skb-ready]")
-    results = page.locator("#skb-results li a")
-    expect(results).to_have_text(["SwinIR (2021)"])
-    page.locator("#skb-search input").fill("")
-    page.get_by_label("merge", exact=True).select_option("gate")
-    expect(results).to_have_text(["Highway Networks (2015)"])
-    results.first.click()
-    expect(page.locator("h1")).to_contain_text("Highway")
-
-
 def test_the_search_box_of_the_theme_finds(visit: Any) -> None:
     if visit.site.name != "site":
         pytest.skip("Zensical has another search box; the search page is the same")

@@ -32,6 +32,35 @@ def answers(page: Any, questions: list[str]) -> list[list[str]]:
     return page.evaluate(ask, questions)
 
 
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("unet", "U-Net"),
+        ("retinanett", "RetinaNet"),
+        ("biomedical segmentation merge:concat year:2015", "U-Net"),
+        ("Jurgen", "Jürgen Schmidhuber"),
+    ],
+)
+def test_the_search_page_finds(visit: Any, page: Any, query: str, first: str) -> None:
+    page.locator("#skb-search input").fill(query)
+    expect(page.locator("#skb-results li").first).to_contain_text(first)
+    assert visit.errors == []
+    assert visit.outside == []
+
+
+def test_the_search_page_takes_filters_and_an_address(visit: Any) -> None:
+    page = visit.open("search.html", "?query=swin+year:2021..2021+task:denoising")
+    page.wait_for_selector("#skb-search[data-skb-ready]")
+    results = page.locator("#skb-results li a")
+    expect(results).to_have_text(["SwinIR (2021)"])
+    page.locator("#skb-search input").fill("training very deep year:..2015")
+    page.get_by_label("merge", exact=True).select_option("gate")
+    expect(results.first).to_have_text("Training Very Deep Networks (2015)")
+    assert "query=training" in page.url
+    results.first.click()
+    expect(page.locator("h1")).to_contain_text("Training Very Deep Networks")
+
+
 def test_19_of_20_questions_are_answered_among_the_first_three(page: Any) -> None:
     failed = [
         f"{question!r}: {', '.join(found) or 'nothing'} instead of {', '.join(wanted)}"
@@ -59,10 +88,10 @@ def test_words_are_stemmed_as_in_the_index(page: Any) -> None:
 def test_an_unknown_word_is_named(visit: Any, page: Any) -> None:
     page.locator("#skb-search input").fill("sqeeze excitation")
     expect(page.locator("#skb-results li").first).to_contain_text("SENet")
-    expect(page.locator("#skb-count")).to_contain_text("sqeeze")
+    expect(page.locator("#skb-count")).to_contain_text("nothing has sqeeze, shown is squeeze")
     page.locator("#skb-search input").fill("qqqqqq")
     expect(page.locator("#skb-results li")).to_have_count(0)
-    expect(page.locator("#skb-count")).to_contain_text("0 works")
+    expect(page.locator("#skb-count")).to_have_text("0 works; nothing has qqqqqq")
     for strange in ("constructor", "__proto__ toString", '"', "* (", "[", "year:x", "C++ \\ 日本語", "a" * 3000):
         page.locator("#skb-search input").fill(strange)
     assert visit.errors == []
