@@ -69,24 +69,28 @@ def group_pages(catalogue: Catalogue) -> dict[str, str]:
     works = sorted(catalogue.entries.values(), key=lambda work: (work.year, work.name.casefold(), work.key))
     titles = section_titles(catalogue)
     pages = {f"{section_page_name(name)}.md": _section_page(name, titles, works) for name in titles}
-    pages["tasks.md"] = _page("Tasks", "What the works are for.", _grouped(works, lambda w: [(t, t) for t in w.tasks]))
-    pages["datasets.md"] = _page(
-        "Data sets",
-        "Data sets on which the papers really evaluate, whatever the survey's tables say.",
-        _grouped(works, lambda w: [(dataset_name(d), d) for d in w.datasets]),
-    )
-    pages["venues.md"] = _page(
-        "Venues",
-        "Where the works were published.",
-        _grouped(works, lambda w: [(venue_series(w.venue), w.venue)]),
-    )
-    pages["frameworks.md"] = _page(
-        "Frameworks",
-        "What the repositories of the works are written in, official or not; the page of a work lists them.",
-        _grouped(works, lambda w: [(name, r.framework) for r in w.code for name in framework_names(r.framework)]),
-    )
-    years = _grouped(works, lambda w: [(str(w.year), str(w.year))])
-    pages["years.md"] = _page("Years", "Year of publication.", years, in_order=True)
+    kinds = {
+        "tasks": ("Tasks", "What the works are for.", _grouped(works, lambda w: [(t, t) for t in w.tasks])),
+        "datasets": (
+            "Data sets",
+            "Data sets on which the papers really evaluate, whatever the survey's tables say.",
+            _grouped(works, lambda w: [(dataset_name(d), d) for d in w.datasets]),
+        ),
+        "venues": (
+            "Venues",
+            "Where the works were published.",
+            _grouped(works, lambda w: [(venue_series(w.venue), w.venue)]),
+        ),
+        "frameworks": (
+            "Frameworks",
+            "What the repositories of the works are written in, official or not; the page of a work lists them.",
+            _grouped(works, lambda w: [(name, r.framework) for r in w.code for name in framework_names(r.framework)]),
+        ),
+        "years": ("Years", "Year of publication.", _grouped(works, lambda w: [(str(w.year), str(w.year))])),
+    }
+    for name, (title, lead, groups) in kinds.items():
+        pages[f"{name}.md"] = _page(title, lead, groups, in_order=name == "years")
+    pages["browse.md"] = _browse_page(titles, works, {name: (kind[0], kind[2]) for name, kind in kinds.items()})
     return pages
 
 
@@ -109,8 +113,7 @@ def _grouped(works: Iterable[Work], values: Callable[[Work], Iterable[tuple[str,
 def _page(title: str, lead: str, groups: Groups, *, in_order: bool = False) -> str:
     """One page for all groups of a kind; groups of one work share a section unless ``in_order``."""
     large = {name: found for name, found in groups.items() if in_order or len(found[0]) > 1}
-    by_size = list(large) if in_order else sorted(large, key=lambda name: -len(large[name][0]))
-    chips = " ".join(chip("", name, f"{name}: {len(large[name][0])}") for name in by_size)
+    chips = _counts("", large, list(large) if in_order else _by_size(large))
     parts = [f"# {title}\n\n<p>{escape(lead)}</p>\n\n<p>{chips}</p>\n"]
     for name, (works, spellings) in large.items():
         others = ", ".join(spelling for spelling in sorted(spellings) if spelling != name)
@@ -123,6 +126,36 @@ def _page(title: str, lead: str, groups: Groups, *, in_order: bool = False) -> s
             f'<li id="{anchor(name)}"><strong>{escape(name)}</strong>: {_work_link(work)}</li>' for name, work in single
         )
         parts.append(f"## With one work each {{ #one-work }}\n\n<ul>{items}</ul>\n")
+    return "\n".join(parts)
+
+
+def _by_size(groups: Groups) -> list[str]:
+    return sorted(groups, key=lambda name: -len(groups[name][0]))
+
+
+def _counts(page: str, groups: Groups, names: Iterable[str]) -> str:
+    return " ".join(chip(page, name, f"{name}: {len(groups[name][0])}") for name in names)
+
+
+def _browse_page(titles: Mapping[str, str], works: Sequence[Work], kinds: Mapping[str, tuple[str, Groups]]) -> str:
+    """The way to all pages of groups and to the pictures."""
+    years = f"{works[0].year} to {works[-1].year}"
+    parts = [
+        f'# Browse\n\n<p>{len(works)} works from {years}: along a <a href="timeline.html">timeline</a>, in a '
+        '<a href="family.html">graph of who extends, uses and explains whom</a>, or by what they share.</p>\n'
+    ]
+    for title, folder in (("Themes of section IV", "themes"), ("Explanations of section V", "explanations")):
+        sections = [name for name in titles if section_page_name(name).startswith(folder)]
+        items = "".join(
+            f'<li><a href="{section_page_name(name)}.html">{escape(f"{name} {titles[name]}")}</a>: '
+            f"{sum(name in (*work.themes, *work.explanations) for work in works)} works</li>"
+            for name in sections
+        )
+        parts.append(f"## {title}\n\n<ul>{items}</ul>\n")
+    for page, (title, groups) in kinds.items():
+        names = list(groups)[-8:] if page == "years" else _by_size(groups)[:8]
+        more = f'<a href="{page}.html">all {len(groups)}</a>' if len(groups) > len(names) else ""
+        parts.append(f"## {title}\n\n<p>{_counts(f'{page}.html', groups, names)} {more}</p>\n")
     return "\n".join(parts)
 
 

@@ -122,6 +122,14 @@ def test_frameworks_are_split_and_lose_their_versions(text: str, names: list[str
     assert framework_names(text) == names
 
 
+def test_the_overview_leads_to_every_page_and_to_groups_that_exist(pages: dict[str, str]) -> None:
+    overview = pages["browse.md"]
+    for name in pages:
+        assert name == "browse.md" or f'href="{name.removesuffix(".md")}.html' in overview
+    for page, name, count in re.findall(r'href="(\w+)\.html#([^"]+)">[^<]*: (\d+)</a>', overview):
+        assert len(sections(pages[f"{page}.md"])[name]) == int(count)
+
+
 def test_names_are_escaped() -> None:
     catalogue = load()
     key = next(iter(catalogue.entries))
