@@ -55,6 +55,15 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "timm": lambda: timm.create_model("resnext50_32x4d"),
         },
     ),
+    "densenet121": (
+        IMAGENET,
+        {
+            "torchvision": lambda: torchvision.models.densenet121(),
+            "timm": lambda: timm.create_model("densenet121"),
+            "pytorchcv": lambda: get_model("densenet121"),
+        },
+    ),
+    "densenet100_k12_bc": (CIFAR, {"pytorchcv": lambda: get_model("densenet100_k12_bc_cifar10")}),
 }
 """Model -> input, and who else builds the same network."""
 
