@@ -64,6 +64,14 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         },
     ),
     "densenet100_k12_bc": (CIFAR, {"pytorchcv": lambda: get_model("densenet100_k12_bc_cifar10")}),
+    "wrn28_10": ((1, 3, 32, 32), {"pytorchcv": lambda: get_model("wrn28_10_cifar10")}),
+    "wide_resnet50_2": (
+        IMAGENET,
+        {
+            "torchvision": lambda: torchvision.models.wide_resnet50_2(),
+            "timm": lambda: timm.create_model("wide_resnet50_2"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
