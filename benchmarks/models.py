@@ -72,6 +72,13 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "timm": lambda: timm.create_model("wide_resnet50_2"),
         },
     ),
+    "convnext_tiny": (
+        IMAGENET,
+        {
+            "torchvision": lambda: torchvision.models.convnext_tiny(stochastic_depth_prob=0.0),
+            "timm": lambda: timm.create_model("convnext_tiny"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
