@@ -11,7 +11,7 @@
     return plain.toLowerCase().match(/[\p{L}\p{N}]+/gu) || [];
   }
 
-  // One spelling for words written together, apart, hyphenated or in the plural: U-Nets is "unet".
+  // One spelling for words written together, apart, hyphenated or in the plural: U-Nets is `unet`.
   function joined(parts) {
     return parts.map((word) => (word.length > 3 && /[^isu]s$/.test(word) ? word.slice(0, -1) : word)).join("");
   }
@@ -47,7 +47,7 @@
     return { parts, filters };
   }
 
-  // Everything that answers queries: window.skipkb.engine(window.SKIPKB_SEARCH, stem).find("squeeze excitation").
+  // Everything that answers queries: window.skipkb.engine(window.SKIPKB_SEARCH, stem).find("a query").
   function engine(data, stem) {
     const columns = Object.keys(data.columns);
     const entries = new Map(data.entries.map((entry) => [entry.key, entry]));

@@ -169,7 +169,7 @@ def _words_like(word: str) -> list[str]:
 
 
 def sharing_trigrams(wanted: str, counts: str, sql: str) -> list[tuple[Any, ...]]:
-    """Some 200 rows of ``sql`` that share the rarest trigrams of ``wanted``, which table ``counts`` tells."""
+    """Some hundred rows of ``sql`` that share the rarest trigrams of ``wanted``, which table ``counts`` tells."""
     trigrams = {wanted[i : i + 3] for i in range(len(wanted) - 2)}
     if not trigrams:
         return []
@@ -177,8 +177,8 @@ def sharing_trigrams(wanted: str, counts: str, sql: str) -> list[tuple[Any, ...]
     telling = query(f"SELECT term FROM {counts} WHERE term IN ({marks}) ORDER BY doc, term LIMIT 5", sorted(trigrams))
     rows: dict[tuple[Any, ...], None] = {}
     for (trigram,) in telling:
-        if len(rows) < 200:
-            rows |= dict.fromkeys(query(f"{sql} LIMIT 200", [_quote(trigram)]))
+        if len(rows) < 100:
+            rows |= dict.fromkeys(query(f"{sql} LIMIT 100", [_quote(trigram)]))
     return list(rows)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skipkb.catalog.index import folded, query
@@ -26,6 +26,7 @@ FACETS = (
 FREE_TEXT = ("dataset", "framework", "licence", "venue")
 """Facets of which a part of the value is enough."""
 _WEIGHTS = ", ".join(map(str, COLUMNS.values()))
+_CERTAIN = 1000.0  # the score of a work whose name is the query
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
 Filter = str | int | bool | range | Sequence[str] | Sequence[int]
 
@@ -83,17 +84,23 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
     for name in dict.fromkeys((joined(question.words), joined(question.corrected))):
         for hit in _named(name, condition, values):
             hits.setdefault(hit.key, hit)
-    for expression in question.expressions():
+    scores: dict[int, float] = {}
+    expressions = question.expressions()
+    for expression in expressions:
+        if len(scores) < limit:
+            ceiling = min(scores.values(), default=_CERTAIN)
+            for number, score in _ranked(expression, condition, values, limit):
+                scores.setdefault(number, min(score, ceiling))
+    for number, score in scores.items():
         if len(hits) < limit:
-            ceiling = min((hit.score for hit in hits.values()), default=float("inf"))
-            for hit in _matching(expression, condition, values, limit):
-                hits.setdefault(hit.key, replace(hit, score=min(hit.score, ceiling)))
+            hit = _hit(number, score, expressions[-1])
+            hits.setdefault(hit.key, hit)
     return Hits(tuple(hits.values())[:limit], _suggestions(question))
 
 
 def _suggestions(question: Question) -> tuple[str, ...]:
     """Names like the whole question, if it has unknown words, and names like these; else words like them."""
-    found = nearest(" ".join(question.words)) if question.unknown else []
+    found = nearest(" ".join(question.words)) if question.unknown and len(question.words) > 1 else []
     for word, like in question.unknown.items():
         found += nearest(word) or like[:1]
     return tuple(dict.fromkeys(found))[:5]
@@ -150,7 +157,7 @@ BY_NAME = "SELECT entry FROM name WHERE name = ?"  # the value: folded(name)
 
 def _named(name: str, condition: str, values: Sequence[object]) -> list[Hit]:
     """The works whose joined name is the whole query: certain hits, ranked before all others."""
-    sql = "SELECT key, name, title, year, 1000.0, contribution FROM entry WHERE id IN"
+    sql = f"SELECT key, name, title, year, {_CERTAIN}, contribution FROM entry WHERE id IN"
     found = query(f"{sql} (SELECT entry FROM name WHERE joined = ?) AND {condition or 1}", [name, *values])
     return [Hit(*row) for row in found]
 
@@ -160,24 +167,26 @@ def _listed(condition: str, values: Sequence[object], limit: int) -> list[Hit]:
     return [Hit(*row) for row in query(sql, [*values, limit])]
 
 
-def _matching(expression: str, condition: str, values: Sequence[object], limit: int) -> list[Hit]:
+def _ranked(expression: str, condition: str, values: Sequence[object], limit: int) -> list[tuple[int, float]]:
+    """Numbers and scores of the works whose texts match best."""
     # CROSS JOIN has SQLite run the text query once and the filter for its rows, never the other way round.
     filtered = f"CROSS JOIN entry ON id = entry_text.rowid AND {condition}" if condition else ""
-    ranked = query(
+    rows = query(
         f"SELECT * FROM (SELECT entry_text.rowid AS number, bm25(entry_text, {_WEIGHTS}) AS cost"
         f" FROM entry_text {filtered} WHERE entry_text MATCH ? LIMIT {_RANKED}) ORDER BY cost, number LIMIT ?",
         [*values, expression, limit],
     )
-    hits = []
-    for number, cost in ranked:
-        ((key, name, title, year, snippet),) = query(
-            "SELECT key, entry.name, entry.title, year, snippet(entry_text, -1, '**', '**', '…', 16)"
-            " FROM entry_text JOIN entry ON entry.id = entry_text.rowid"
-            " WHERE entry_text MATCH ? AND entry_text.rowid = ?",
-            [expression, number],
-        )
-        hits.append(Hit(key, name, title, year, round(-cost, 4), snippet))
-    return hits
+    return [(number, round(-cost, 4)) for number, cost in rows]
+
+
+def _hit(number: int, score: float, expression: str) -> Hit:
+    ((key, name, title, year, snippet),) = query(
+        "SELECT key, entry.name, entry.title, year, snippet(entry_text, -1, '**', '**', '…', 16)"
+        " FROM entry_text JOIN entry ON entry.id = entry_text.rowid"
+        " WHERE entry_text MATCH ? AND entry_text.rowid = ?",
+        [expression, number],
+    )
+    return Hit(key, name, title, year, score, snippet)
 
 
 def _condition(filters: Iterable[tuple[str, Filter]]) -> tuple[str, list[object]]:
