@@ -97,13 +97,14 @@ def _group_cell(row: Row) -> str:
 
 
 def _claim_cell(work: Work, claim: Claim, errata: list[Erratum]) -> str:
+    cell = '<td class="skb-claim">'
     if claim.verified is None:
-        return f"<td>{escape(claim.survey)} {source_mark(claim.source)}{_flags(work, errata)}</td>"
+        return f"{cell}{escape(claim.survey)} {source_mark(claim.source)}{_flags(work, errata)}</td>"
     verified = f"{escape(', '.join(claim.verified))} {source_mark(claim.source)}"
     if not errata:
-        return f"<td>{verified}</td>"
+        return f"{cell}{verified}</td>"
     survey = f'<del title="as the survey prints it">{escape(claim.survey)}</del>'
-    return f"<td>{verified}<br>{survey}{_flags(work, errata)}</td>"
+    return f"{cell}{verified}<br>{survey}{_flags(work, errata)}</td>"
 
 
 def _flags(work: Work, errata: list[Erratum]) -> str:
