@@ -33,7 +33,10 @@ def ask(install: Callable[..., Path]) -> Callable[[str], list[str]]:
             "unet", name="U-Net", aliases=["Small Maze"],
             contribution="Finds a tumour in grey pictures by super-resolution.",
         ),
-        sample.work("senet", name="SENet", contribution="Uses squeeze-and-excitation after a normalisation."),
+        sample.work(
+            "senet", name="SENet", contribution="Uses squeeze-and-excitation after a normalisation.",
+            description="One of 4 and 1 of 4: 4 in all, and 1 more than 4.",
+        ),
         sample.work(
             "yolov3", name="YOLOv3", aliases=["Initialization of YOLO"], description="Two words apart.",
             paper={"bibtex": "doe2015yolov3", "arxiv": "1512.03385", "doi": "10.1109/CVPR.2016.90"},
@@ -99,8 +102,7 @@ def test_a_correction_is_suggested_as_well(ask: Callable[[str], list[str]]) -> N
 
 
 def test_works_with_all_words_but_one_come_before_those_with_one(ask: Callable[[str], list[str]]) -> None:
-    assert ask("tumour grey nests")[:2] == ["unet", "mazepp"]
-    assert ask("nests one tumour another")[0] == "mazepp"
+    assert ask("tumour grey mazenet")[:2] == ["unet", "mazepp"]
 
 
 def test_a_quoted_phrase_has_no_other_wording(ask: Callable[[str], list[str]]) -> None:
