@@ -81,6 +81,12 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
     ),
     "pyramidnet110_a48": ((1, 3, 32, 32), {"pytorchcv": lambda: get_model("pyramidnet110_a48_cifar10")}),
     "pyramidnet272_a200": ((1, 3, 32, 32), {"pytorchcv": lambda: get_model("pyramidnet272_a200_bn_cifar10")}),
+    "mixer_b16": (
+        IMAGENET,
+        {
+            "timm": lambda: timm.create_model("mixer_b16_224"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
