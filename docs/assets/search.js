@@ -3,6 +3,7 @@
   "use strict";
   const { load, labelled, select } = window.skipkb;
   const enough = 10; // works with all words of a query; with fewer, those with some of them follow
+  const mostWords = 64; // of a query
   const mostLeftOut = 8; // of longer queries, works with all words but one are not looked for
 
   // The words of a text in lower case without accents; a plus at the end of a word is a word (UNet++).
@@ -69,14 +70,14 @@
       return [...texts.values()].some((text) => closely(text, found)) ? found : null;
     }
 
+    // A word or the beginning of one; a prefix is shortened until something starts so, as stems lack the ending.
     function single(wording, prefix) {
-      let found = prefix ? null : term([wording]);
-      for (let length = wording.length; !found && length >= Math.min(wording.length, 5); length -= 1) {
-        const start = { wordings: [wording.slice(0, length)], apart: [], prefix: true };
-        if ([...texts.values()].some((text) => closely(text, start))) found = start;
-        if (!prefix) break;
-      }
-      return found;
+      const whole = prefix ? null : term([wording]);
+      if (whole) return whole;
+      const lengths = prefix ? Array.from({ length: Math.min(wording.length, 40) }, (_, less) => Math.min(wording.length, 40) - less) : [wording.length];
+      const starts = lengths.filter((length) => length > 4 || length === wording.length)
+        .map((length) => ({ wordings: [wording.slice(0, length)], apart: [], prefix: true }));
+      return starts.find((start) => [...texts.values()].some((text) => closely(text, start))) || null;
     }
 
     // The words of the texts that take the fewest changes of a letter, two at most.
@@ -88,34 +89,45 @@
       return [];
     }
 
-    // The terms of a query: the longest runs of its words that have a wording, then single words.
+    // A run of words by its other wordings, side by side, or anywhere; a word may also be the beginning of one.
+    function worded(run) {
+      const others = alternatives.get(joined(run)) || [];
+      const several = run.length > 1 || others.length ? term([run.join(" "), ...others], run.filter((word) => !asides.has(word))) : null;
+      return several || (run.length === 1 ? single(run[0], false) : null);
+    }
+
+    // The terms of a query: quoted phrases and prefixes as they stand, else the longest runs of words that have a wording.
     function understand(parts) {
-      const flat = parts.flatMap((part) => part.words.map((word, at) => ({ word, part, left: part.words.length - at })));
+      const flat = parts.flatMap((part) => part.words.map((word, at) => ({ word, part, left: part.words.length - at }))).slice(0, mostWords);
       const read = { terms: [], asides: [], corrected: [], unknown: [] };
-      for (let at = 0, length = 1; at < flat.length; at += length) {
+      let at = 0;
+      while (at < flat.length) {
         const { part, left } = flat[at];
-        const exact = part.exactly || part.prefix;
+        const next = flat.slice(at).findIndex((one) => one.part.exactly || one.part.prefix);
         const run = (size) => flat.slice(at, at + size).map((one) => one.word);
-        const sizes = exact ? [left] : Array.from({ length: data.longest_run }, (_, more) => more + 1)
-          .filter((size) => run(size).length === size && (size === left || alternatives.has(joined(run(size)))))
-          .filter((size) => flat.slice(at, at + size).every((one) => !one.part.exactly && !one.part.prefix));
-        const longest = Math.max(1, ...sizes.filter((size) => alternatives.has(joined(run(size)))));
+        let own = run(left);
         let found = null;
-        for (length of exact ? sizes : [...new Set([longest, left, 1])].sort((a, b) => b - a)) {
-          const own = run(length);
-          const text = own.join(" ");
-          const others = exact ? [] : alternatives.get(joined(own)) || [];
-          if (exact) found = single(text, part.prefix);
-          else if (length > 1 || others.length) found = term([text, ...others], own.filter((word) => !asides.has(word)));
-          if (!found && length === 1 && !exact) found = single(text, false);
-          if (found) break;
+        let instead = [];
+        if (next === 0) {
+          found = single(own.join(" "), part.prefix);
+        } else {
+          const most = Math.min(data.longest_run, next < 0 ? flat.length - at : next);
+          const sizes = Array.from({ length: most }, (_, less) => most - less);
+          const longest = sizes.find((size) => alternatives.has(joined(run(size)))) || 1;
+          for (const size of [...new Set([longest, left, 1])].sort((one, other) => other - one)) {
+            own = run(size);
+            found = worded(own);
+            if (found) break;
+          }
+          if (!found) {
+            instead = like(own[0]);
+            if (instead.length) found = term(instead);
+          }
         }
-        const own = run(length);
-        const instead = found || exact ? [] : like(own[0]);
-        if (!found) read.unknown.push([own.join(" "), instead[0]]);
-        if (instead.length) found = term(instead);
-        if (found) (length === 1 && asides.has(own[0]) ? read.asides : read.terms).push(found);
+        if (!found || instead.length) read.unknown.push([own.join(" "), instead[0]]);
+        if (found) (own.length === 1 && asides.has(own[0]) && next !== 0 ? read.asides : read.terms).push(found);
         read.corrected.push(...(instead.length ? instead.slice(0, 1) : own));
+        at += own.length;
       }
       return { ...read, terms: read.terms.length ? read.terms : read.asides };
     }

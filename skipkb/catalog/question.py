@@ -153,7 +153,7 @@ def _single(expression: str) -> Term | None:
     if not expression.endswith("*"):
         forms.append(expression + "*")
     elif prefix.isalpha():
-        forms += [_quote(prefix[:length]) + "*" for length in range(len(prefix) - 1, 4, -1)]
+        forms += [_quote(prefix[:length]) + "*" for length in range(min(len(prefix), 40) - 1, 4, -1)]
     found = next(filter(_occurs, forms), None)
     return Term(found, found) if found else None
 
