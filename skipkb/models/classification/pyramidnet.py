@@ -1,0 +1,270 @@
+r"""PyramidNet: every residual unit is a little wider than the one before.
+
+A ResNet doubles its channels in the few units that also halve the resolution, and those are the units that can least
+be spared. PyramidNet spreads the growth over the whole depth. With N units and a total widening of :math:`\alpha`
+channels, unit k has the width (Section 3.1, equation 2)
+
+.. math::  D_k = \lfloor D_0 + k \, \alpha / N \rceil
+
+with D_0 channels behind the stem; a bottleneck puts out four times as many. Units are free of a ReLU in front of their
+first convolution and have one more normalisation behind their last (Section 3.4 and Figure 6 (d)):
+
+.. math::  x_{k+1} = \mathrm{pad}(x_k) + \mathrm{BN} \circ W_2 \circ \mathrm{ReLU} \circ \mathrm{BN} \circ W_1 \circ
+           \mathrm{BN} (x_k)
+
+The skip has no parameters: the input's channels pass unchanged, zeros stand for those that the input lacks, and 2x2
+average pooling comes first where the resolution halves (Section 3.3). The new channels of a unit are therefore a plain
+network's, the old ones a residual network's.
+
+D. Han, J. Kim, J. Kim: "Deep Pyramidal Residual Networks", CVPR 2017, arXiv:1610.02915.
+
+Deviations from the paper: equation 2 takes the floor in every step, by which 54 units with alpha = 48 would never get
+wider; the authors' Torch and PyTorch code add up fractions and round each width, and so do we.
+
+Where the paper gives no figure: convolutions start as in the code, zero-mean Gaussians of variance 2 / fan-out; of a
+map of odd size, the last row and column are pooled alone, where the code expects even ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "BasicUnit", "BottleneckUnit", "PyramidNet", "objective", "pyramid_widths", "pyramidnet110_a48",
+    "pyramidnet110_a84", "pyramidnet110_a270", "pyramidnet164_a270", "pyramidnet200_a300", "pyramidnet272_a200",
+]  # fmt: skip
+
+
+def pyramid_widths(units: int, alpha: float, start: int) -> list[int]:
+    """D_1 to D_N of equation 2: from ``start`` in N equal steps to ``start + alpha``, each rounded by itself."""
+    return [math.floor(start + k * alpha / units + 0.5) for k in range(1, units + 1)]
+
+
+class Unit(nn.Module):
+    """The skip that both kinds of unit share: [N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)], C' >= C."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.new_channels = out_channels - in_channels
+        self.downsample: nn.Module | None = None
+        if stride == 2:
+            self.downsample = nn.AvgPool2d(2, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if self.new_channels:
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))  # behind the old channels
+        return self.function(x) + shortcut  # the skip
+
+    def function(self, x: Tensor) -> Tensor:
+        """The residual function."""
+        raise NotImplementedError
+
+
+class BasicUnit(Unit):
+    """Two 3x3 convolutions.
+
+    Args:
+        in_channels: channels of the input.
+        channels: width D_k of the unit, not less.
+        stride: 2 in the unit that halves the resolution, else 1.
+    """
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__(in_channels, channels, stride)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+
+    def function(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.bn1(x))  # no ReLU here
+        x = self.conv2(self.relu(self.bn2(x)))
+        return self.bn3(x)  # type: ignore[no-any-return]
+
+
+class BottleneckUnit(Unit):
+    """1x1, 3x3 and 1x1 to four times the width; arguments as in :class:`BasicUnit`."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__(in_channels, channels * self.expansion, stride)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
+        self.bn4 = nn.BatchNorm2d(channels * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+
+    def function(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.bn1(x))  # no ReLU here
+        x = self.conv2(self.relu(self.bn2(x)))
+        x = self.conv3(self.relu(self.bn3(x)))
+        return self.bn4(x)  # type: ignore[no-any-return]
+
+
+class PyramidNet(nn.Module):
+    """Stem, units of growing width, normalisation, ReLU, global average, linear classifier (Table 1).
+
+    Args:
+        unit: "basic" or "bottleneck".
+        layers: units per group; the resolution halves between groups.
+        alpha: channels that all units together add to the width.
+        stem: "imagenet" is a strided 7x7 convolution to 64 channels, ReLU and maximum pooling, "cifar" one 3x3 to 16.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the picture.
+
+    Raises:
+        ValueError: an option that does not exist, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit: Literal["basic", "bottleneck"],
+        layers: Sequence[int],
+        alpha: float,
+        stem: Literal["imagenet", "cifar"] = "cifar",
+        num_classes: int = 10,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if unit not in ("basic", "bottleneck"):
+            raise ValueError(f"PyramidNet: unit must be one of basic, bottleneck, got {unit!r}")
+        if stem not in ("imagenet", "cifar"):
+            raise ValueError(f"PyramidNet: stem must be one of imagenet, cifar, got {stem!r}")
+        if not layers or min(layers) < 1 or alpha < 0:
+            raise ValueError(
+                "PyramidNet: layers needs one positive number per group and alpha must not be negative, "
+                f"got layers={tuple(layers)} and alpha={alpha}"
+            )
+        self.in_channels = in_channels
+        channels = 64 if stem == "imagenet" else 16
+        if stem == "imagenet":
+            self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)
+            self.stem: nn.Module = nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
+        else:
+            self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)  # without ReLU
+            self.stem = nn.Identity()
+        self.groups = [f"layer{i}" for i in range(1, len(layers) + 1)]
+        widths = iter(pyramid_widths(sum(layers), alpha, channels))
+        kind = BasicUnit if unit == "basic" else BottleneckUnit
+        for i, (name, count) in enumerate(zip(self.groups, layers, strict=True)):
+            group = nn.Sequential()
+            for j in range(count):
+                width = next(widths)
+                group.append(kind(channels, width, stride=2 if i > 0 and j == 0 else 1))
+                channels = width * kind.expansion
+            self.add_module(name, group)
+        self.bn_final = nn.BatchNorm2d(channels)
+        self.fc = nn.Linear(channels, num_classes)
+        self.apply(_init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
+
+        Any H and W; the paper has 32 x 32 (CIFAR) and 224 x 224 (ImageNet).
+
+        Raises:
+            ValueError: x is no batch of pictures with in_channels channels.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"PyramidNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        x = self.stem(self.bn1(self.conv1(x)))
+        for name in self.groups:
+            x = getattr(self, name)(x)
+        x = F.relu(self.bn_final(x), inplace=True)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+def pyramidnet_cifar(
+    *, depth: int, alpha: float, bottleneck: bool, num_classes: int = 10, in_channels: int = 3
+) -> PyramidNet:
+    """Three equal groups for 32 x 32 pictures (Table 1).
+
+    Raises:
+        ValueError: depth is not 6n+2, with bottlenecks 9n+2.
+    """
+    step = 9 if bottleneck else 6
+    n, rest = divmod(depth - 2, step)
+    if n < 1 or rest:
+        near = step * max(n, 1) + 2
+        raise ValueError(
+            f"pyramidnet_cifar: depth must be {step}n+2, got {depth}; the nearest are {near} and {near + step}"
+        )
+    return PyramidNet(
+        unit="bottleneck" if bottleneck else "basic", layers=(n, n, n), alpha=alpha,
+        num_classes=num_classes, in_channels=in_channels,
+    )  # fmt: skip
+
+
+# fmt: off
+def pyramidnet110_a48(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
+    """PyramidNet-110, alpha 48, Table 4: 1,772,706 parameters."""
+    return pyramidnet_cifar(
+        depth=110, alpha=48, bottleneck=False, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def pyramidnet110_a84(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
+    """PyramidNet-110, alpha 84, Table 4: 3,904,446 parameters."""
+    return pyramidnet_cifar(
+        depth=110, alpha=84, bottleneck=False, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def pyramidnet110_a270(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
+    """PyramidNet-110, alpha 270, Table 4: 28,485,477 parameters."""
+    return pyramidnet_cifar(
+        depth=110, alpha=270, bottleneck=False, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def pyramidnet164_a270(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
+    """PyramidNet-164 of bottlenecks, alpha 270, Table 4: 27,216,021 parameters."""
+    return pyramidnet_cifar(
+        depth=164, alpha=270, bottleneck=True, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def pyramidnet272_a200(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
+    """PyramidNet-272 of bottlenecks, alpha 200, Table 4: 26,210,842 parameters."""
+    return pyramidnet_cifar(
+        depth=272, alpha=200, bottleneck=True, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def pyramidnet200_a300(*, num_classes: int = 1000, in_channels: int = 3) -> PyramidNet:
+    """PyramidNet-200 of bottlenecks for ImageNet, alpha 300, Table 5: 62,368,168 parameters."""
+    return PyramidNet(
+        unit="bottleneck", layers=(3, 24, 36, 3), alpha=300, stem="imagenet",
+        num_classes=num_classes, in_channels=in_channels,
+    )
+# fmt: on
+
+
+def objective(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
+    return F.cross_entropy(output, target)
