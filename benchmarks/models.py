@@ -87,6 +87,11 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "timm": lambda: timm.create_model("mixer_b16_224"),
         },
     ),
+    "dpn92": (IMAGENET, {"timm": lambda: timm.create_model("dpn92")}),
+    "dpn98": (
+        IMAGENET,
+        {"timm": lambda: timm.create_model("dpn98"), "pytorchcv": lambda: get_model("dpn98")},
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
