@@ -92,6 +92,18 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         IMAGENET,
         {"timm": lambda: timm.create_model("dpn98"), "pytorchcv": lambda: get_model("dpn98")},
     ),
+    "cbam_resnet18": (
+        IMAGENET,
+        {
+            "pytorchcv": lambda: get_model("cbam_resnet18"),
+        },
+    ),
+    "cbam_resnet50": (
+        IMAGENET,
+        {
+            "pytorchcv": lambda: get_model("cbam_resnet50"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
