@@ -1,0 +1,267 @@
+r"""CBAM: which channels matter, and then where.
+
+Squeeze-and-excitation weighs channels by what the average of each map says. The convolutional block attention module
+asks the maximum as well, and then asks the same of positions (Section 3, equations 1 to 3). For a map F,
+
+.. math::  M_c(F) = \sigma\bigl(\mathrm{MLP}(\mathrm{avg}_{hw} F) + \mathrm{MLP}(\max\nolimits_{hw} F)\bigr), \quad
+           F' = M_c(F) \otimes F
+
+.. math::  M_s(F') = \sigma\bigl(f^{7 \times 7}[\max\nolimits_c F';\, \mathrm{avg}_c F']\bigr), \quad
+           F'' = M_s(F') \otimes F'
+
+The first gate has one number per channel, from one MLP shared by both vectors; the second one number per position,
+from a 7x7 convolution of two maps. Sigmoids keep both between zero and one. In a residual block they act on the branch,
+and the skip is that of ResNet (Figure 3): y = ReLU(F''(x) + x). What passes the shortcut is not gated.
+
+S. Woo, J. Park, J.-Y. Lee, I. S. Kweon: "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521.
+
+Deviations from the paper: none known. As in the authors' code, the layers of the MLP have biases; the 7x7 convolution
+has none and is followed by batch normalisation (momentum 0.01), which starts at zero, so that the spatial gate begins
+as 1/2 everywhere; the 3x3 convolution of a bottleneck carries the stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "CBAM", "BasicBlock", "Bottleneck", "CBAMResNet", "ChannelGate", "SpatialGate", "cbam_resnet18", "cbam_resnet50",
+    "objective",
+]  # fmt: skip
+
+
+class ChannelGate(nn.Module):
+    """M_c of equation 2: a number between 0 and 1 for each channel.
+
+    Args:
+        channels: channels of the map.
+        reduction_ratio: the hidden layer of the MLP has channels / reduction_ratio units.
+    """
+
+    def __init__(self, channels: int, reduction_ratio: int) -> None:
+        super().__init__()
+        hidden = channels // reduction_ratio
+        # Four layers, since checkpoints number them so; the first one only drops the two pooled dimensions.
+        self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, 1, 1]."""
+        logits = self.mlp(x.mean(dim=(2, 3))) + self.mlp(x.amax(dim=(2, 3)))
+        return torch.sigmoid(logits)[:, :, None, None]
+
+
+class SpatialConvolution(nn.Module):
+    """The 7x7 convolution of equation 3 with its batch normalisation: [N, 2, H, W] -> [N, 1, H, W]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.bn = nn.BatchNorm2d(1, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))  # type: ignore[no-any-return]
+
+
+class SpatialGate(nn.Module):
+    """M_s of equation 3: a number between 0 and 1 for each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = SpatialConvolution()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, 1, H, W]."""
+        compressed = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        return torch.sigmoid(self.spatial(compressed))
+
+
+class CBAM(nn.Module):
+    """Both gates in series, channels first (equation 1): [N, C, H, W] -> [N, C, H, W]."""
+
+    def __init__(self, channels: int, *, reduction_ratio: int = 16) -> None:
+        super().__init__()
+        self.ChannelGate = ChannelGate(channels, reduction_ratio)  # capitals: the names of the authors' checkpoints
+        self.SpatialGate = SpatialGate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.ChannelGate(x)
+        x = x * self.SpatialGate(x)
+        return x
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, the gates, and the input added.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the output.
+        stride: 2 in the block that halves the resolution, else 1.
+        reduction_ratio: of the channel gate.
+    """
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, reduction_ratio: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, channels, stride)
+        self.cbam = CBAM(channels, reduction_ratio=reduction_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.cbam(self.function(x)) + shortcut)  # type: ignore[no-any-return]  # the skip
+
+    def function(self, x: Tensor) -> Tensor:
+        """The residual function, before it is gated."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        return x
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1, the gates, and the input added. Arguments as in :class:`BasicBlock`; four times the channels."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, reduction_ratio: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
+        self.cbam = CBAM(out_channels, reduction_ratio=reduction_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.cbam(self.function(x)) + shortcut)  # type: ignore[no-any-return]  # the skip
+
+    def function(self, x: Tensor) -> Tensor:
+        """The residual function, before it is gated."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return x
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+
+class CBAMResNet(nn.Module):
+    """A ResNet with the gates in every block: stem, stages of blocks, global average, linear classifier.
+
+    Args:
+        block: "basic" or "bottleneck".
+        layers: blocks per stage, such as (3, 4, 6, 3) for 50 layers.
+        widths: channels of each stage; a bottleneck puts out four times as many.
+        reduction_ratio: of the channel gates, r.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the picture.
+
+    Raises:
+        ValueError: an option that does not exist, or numbers that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        block: Literal["basic", "bottleneck"],
+        layers: Sequence[int],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        reduction_ratio: int = 16,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if block not in ("basic", "bottleneck"):
+            raise ValueError(f"CBAMResNet: block must be one of basic, bottleneck, got {block!r}")
+        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
+            raise ValueError(
+                "CBAMResNet: layers and widths need one positive number per stage each, "
+                f"got layers={tuple(layers)} and widths={tuple(widths)}"
+            )
+        kind = BasicBlock if block == "basic" else Bottleneck
+        if not 1 <= reduction_ratio <= min(widths) * kind.expansion:
+            raise ValueError(
+                f"CBAMResNet: reduction_ratio must be between 1 and the {min(widths) * kind.expansion} channels of the "
+                f"narrowest block, got {reduction_ratio}"
+            )
+        self.in_channels = in_channels
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
+        channels = widths[0]
+        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
+            blocks = []
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(kind(channels, width, stride=stride, reduction_ratio=reduction_ratio))
+                channels = width * kind.expansion
+            self.add_module(name, nn.Sequential(*blocks))
+        self.fc = nn.Linear(channels, num_classes)
+        self._init_weights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
+
+        Any H and W; the paper has 224 x 224.
+
+        Raises:
+            ValueError: x is no batch of pictures with in_channels channels.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"CBAMResNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+    def _init_weights(self) -> None:
+        """He Gaussians by fan-out, spatial gates asleep, no bias; the channel gates' weights as PyTorch has them."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            elif isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, SpatialGate):
+                nn.init.zeros_(module.spatial.bn.weight)
+        nn.init.kaiming_normal_(self.fc.weight)
+
+
+# fmt: off
+def cbam_resnet18(*, num_classes: int = 1000, in_channels: int = 3) -> CBAMResNet:
+    """ResNet-18 + CBAM, Table 4: 11,779,392 parameters."""
+    return CBAMResNet(block="basic", layers=(2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
+
+
+def cbam_resnet50(*, num_classes: int = 1000, in_channels: int = 3) -> CBAMResNet:
+    """ResNet-50 + CBAM, Table 4: 28,089,624 parameters."""
+    return CBAMResNet(block="bottleneck", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+# fmt: on
+
+
+def objective(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
+    return F.cross_entropy(output, target)
