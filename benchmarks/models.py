@@ -104,6 +104,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "pytorchcv": lambda: get_model("cbam_resnet50"),
         },
     ),
+    "preact_resnet164": (CIFAR, {"pytorchcv": lambda: get_model("preresnet164bn_cifar10")}),
 }
 """Model -> input, and who else builds the same network."""
 
