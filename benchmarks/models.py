@@ -105,6 +105,10 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         },
     ),
     "preact_resnet164": (CIFAR, {"pytorchcv": lambda: get_model("preresnet164bn_cifar10")}),
+    "inception_v4": (
+        (1, 3, 299, 299),
+        {"timm": lambda: timm.create_model("inception_v4"), "pytorchcv": lambda: get_model("inceptionv4")},
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
