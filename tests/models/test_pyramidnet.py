@@ -151,5 +151,5 @@ def test_mistakes(change: dict[str, object], message: str) -> None:
 def test_depths_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"6n\+2, got 112; the nearest are 110 and 116"):
         pyramidnet.pyramidnet_cifar(depth=112, alpha=48, bottleneck=False)
-    with pytest.raises(ValueError, match=r"9n\+2, got 110; the nearest are 110 and 119|9n\+2, got 112"):
+    with pytest.raises(ValueError, match=r"9n\+2, got 112; the nearest are 110 and 119"):
         pyramidnet.pyramidnet_cifar(depth=112, alpha=48, bottleneck=True)
