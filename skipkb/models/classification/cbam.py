@@ -62,6 +62,7 @@ class SpatialConvolution(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
         self.bn = nn.BatchNorm2d(1, momentum=0.01)
+        nn.init.zeros_(self.bn.weight)  # the gate starts as one half everywhere
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))  # type: ignore[no-any-return]
@@ -239,14 +240,12 @@ class CBAMResNet(nn.Module):
         return logits
 
     def _init_weights(self) -> None:
-        """He Gaussians by fan-out, spatial gates asleep, no bias; the channel gates' weights as PyTorch has them."""
+        """He Gaussians by fan-out, biases zero; the channel gates' weights as PyTorch has them."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
             elif isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
-            elif isinstance(module, SpatialGate):
-                nn.init.zeros_(module.spatial.bn.weight)
         nn.init.kaiming_normal_(self.fc.weight)
 
 
