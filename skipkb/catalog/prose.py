@@ -37,7 +37,7 @@ _BRITISH = {
     r"recogn|regular|serial|special|stabil|standard|summar|symbol|synchron|synthes|token|total|util|vector|visual)"
     r"iz(?:e|ed|er|ers|es|ing|ation|ations)": "-ise, -isation",
 }
-_AMERICAN = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): british for pattern, british in _BRITISH.items()}
+_AMERICAN = re.compile(rf"\b(?:{'|'.join(f'(?:{pattern})' for pattern in _BRITISH)})\b", re.IGNORECASE)
 _NAMED = re.compile(r'"[^"]*"|`[^`]*`|https?://\S+|\b\w*[A-Z]\w*[A-Z]\w*\b')
 """Quotations, code, addresses and names such as BatchNorm keep their spelling."""
 
@@ -45,10 +45,13 @@ _NAMED = re.compile(r'"[^"]*"|`[^`]*`|https?://\S+|\b\w*[A-Z]\w*[A-Z]\w*\b')
 def american_words(work: Work) -> Iterator[tuple[KeyPath, str, str]]:
     """Place, word and British spelling of what is spelt the American way in an entry's own words."""
     for place, text in _own_words(work):
-        for pattern, british in _AMERICAN.items():
-            for found in pattern.finditer(_NAMED.sub(" ", text)):
-                if not found[0][0].isupper() or text.startswith(found[0]):
-                    yield place, found[0], british
+        if not _AMERICAN.search(text):
+            continue
+        for found in _AMERICAN.finditer(_NAMED.sub(" ", text)):
+            word = found[0]
+            if not word[0].isupper() or text.startswith(word):
+                british = next(to for pattern, to in _BRITISH.items() if re.fullmatch(pattern, word, re.IGNORECASE))
+                yield place, word, british
 
 
 def _own_words(work: Work) -> Iterator[tuple[KeyPath, str]]:

@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skipkb.catalog.problems import Problem
 
@@ -53,7 +54,7 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
     library = parse_string(
         text,
         append_middleware=[
-            middlewares.LatexDecodingMiddleware(),
+            middlewares.LatexDecodingMiddleware(decoder=_decoder()),
             middlewares.SeparateCoAuthors(),
             middlewares.SplitNameParts(),
         ],
@@ -95,3 +96,18 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
             line=line,
         )
     return references
+
+
+def _decoder() -> Any:
+    """LaTeX to text; most values hold none, and parsing them all takes longer than everything else in the catalogue."""
+    from pylatexenc.latex2text import LatexNodes2Text
+
+    class Decoder(LatexNodes2Text):  # type: ignore[misc]
+        def latex_to_text(self, latex: str, **options: Any) -> str:
+            return super().latex_to_text(latex, **options) if _LATEX.search(latex) else latex
+
+    return Decoder(math_mode="verbatim")
+
+
+_LATEX = re.compile(r"[\\{}$%~^_&#`']|--")
+"""Characters that mean something to LaTeX."""
