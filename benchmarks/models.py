@@ -109,6 +109,13 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         (1, 3, 299, 299),
         {"timm": lambda: timm.create_model("inception_v4"), "pytorchcv": lambda: get_model("inceptionv4")},
     ),
+    "se_resnet50": (
+        IMAGENET,
+        {
+            "timm": lambda: timm.create_model("legacy_seresnet50"),
+            "pytorchcv": lambda: get_model("seresnet50"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
