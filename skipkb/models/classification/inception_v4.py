@@ -5,9 +5,9 @@ An Inception module sends its input through several branches at once and concate
 .. math::  y = [\, b_0(x),\ b_1(x),\ b_2(x),\ b_3(x) \,]
 
 The branches differ in what they see of the picture: a 1x1 convolution one place, two 3x3 five by five places, a 1x7 and
-a 7x1 seven by seven. None of them hands x on as it is, so nothing bypasses a module. The paper gives this opponent to its
-residual Inception networks (:mod:`~skipkb.models.classification.inception_resnet`): of equal cost, without the skip. It
-trains more slowly and ends almost as well.
+a 7x1 seven by seven. None of them hands x on as it is, so nothing bypasses a module. The paper gives this opponent to
+its residual Inception networks (:mod:`~skipkb.models.classification.inception_resnet`): of equal cost, without the
+skip. It trains more slowly and ends almost as well.
 
 Where the resolution halves, in the stem and the two reduction modules, one branch is a maximum pooling without weights.
 These four poolings are all that a signal can pass without a convolution; what they carry is joined, never added.
