@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from skipkb.catalog.entry import Work
 from skipkb.evidence.counts import read_graphs
@@ -20,7 +21,7 @@ def found_skips(work: Work) -> str:
             continue
         graph = SkipGraph.from_json(text)
         figures.append(
-            f'<figure class="skb-fingerprint">{one_line(fingerprint(graph, title=titles[name]))}'
+            f'<figure class="skb-fingerprint">{picture(text, titles[name])}'
             f"<figcaption><code>{escape(name)}</code>: {escape(counts_text(graph))}</figcaption></figure>"
         )
     if not figures:
@@ -56,9 +57,8 @@ def gallery_page(works: Sequence[Work]) -> str:
         for name, text in read_graphs(work.key).items():
             if name in titles:
                 graph = SkipGraph.from_json(text)
-                picture = one_line(fingerprint(graph, title=titles[name], thumbnail=True))
                 cards.append(
-                    f'<li><a href="methods/{work.key}.html">{picture}'
+                    f'<li><a href="methods/{work.key}.html">{picture(text, titles[name], thumbnail=True)}'
                     f"<span>{escape(titles[name])}</span></a><small>{escape(counts_text(graph))}</small></li>"
                 )
     return f"""---
@@ -74,6 +74,12 @@ once.</p>
 
 <ul class="skb-gallery">{"".join(cards)}</ul>
 """
+
+
+@cache
+def picture(graph: str, title: str, *, thumbnail: bool = False) -> str:
+    """The fingerprint of a graph that comes as JSON; drawn once in a process, also when a preview writes pages anew."""
+    return one_line(fingerprint(SkipGraph.from_json(graph), title=title, thumbnail=thumbnail))
 
 
 def one_line(svg: str) -> str:

@@ -61,7 +61,10 @@ def main() -> int:
         if (root / name).is_dir():
             observer.schedule(edits, str(root / name), recursive=True)
     observer.start()
-    server = subprocess.Popen([sys.executable, "-m", "mkdocs", "serve", "--livereload", *sys.argv[1:]], cwd=root)
+    # --dirty builds only pages that changed; the theme's search then knows only those, which a preview can do without.
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mkdocs", "serve", "--livereload", "--dirty", *sys.argv[1:]], cwd=root
+    )
     try:
         while server.poll() is None:
             if edits.seen.wait(timeout=0.5):
