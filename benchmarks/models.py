@@ -116,6 +116,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "pytorchcv": lambda: get_model("seresnet50"),
         },
     ),
+    "drn_d_22": (IMAGENET, {"pytorchcv": lambda: get_model("drnd22")}),
 }
 """Model -> input, and who else builds the same network."""
 
