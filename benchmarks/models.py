@@ -117,6 +117,12 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         },
     ),
     "drn_d_22": (IMAGENET, {"pytorchcv": lambda: get_model("drnd22")}),
+    "res2net50_26w_4s": (
+        IMAGENET,
+        {
+            "timm": lambda: timm.create_model("res2net50_26w_4s"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
