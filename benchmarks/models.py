@@ -123,6 +123,13 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "timm": lambda: timm.create_model("res2net50_26w_4s"),
         },
     ),
+    "inception_resnet_v2": (
+        (1, 3, 299, 299),
+        {
+            "timm": lambda: timm.create_model("inception_resnet_v2"),
+            "pytorchcv": lambda: get_model("inceptionresnetv2"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
