@@ -25,7 +25,7 @@ def source_files(entry: Entry) -> dict[str, Path]:
         module = todo.pop()
         if module not in files and (file := module_file(module)):
             files[module] = file
-            todo |= _skipkb_imports(module, file)
+            todo |= _skipkb_imports(module, file, file.stat().st_mtime_ns)
     return dict(sorted(files.items()))
 
 
@@ -71,8 +71,9 @@ def module_file(module: str) -> Path | None:
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
-def _skipkb_imports(module: str, file: Path) -> set[str]:
-    """Modules of skipkb that ``file`` names in its import statements."""
+@functools.cache
+def _skipkb_imports(module: str, file: Path, changed: int) -> frozenset[str]:
+    """Modules of skipkb that ``file``, last ``changed`` then, names in its import statements."""
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
@@ -82,4 +83,4 @@ def _skipkb_imports(module: str, file: Path) -> set[str]:
             base = package[: len(package) + 1 - node.level] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             names |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.startswith("skipkb.") and module_file(name)}
+    return frozenset(name for name in names if name.startswith("skipkb.") and module_file(name))

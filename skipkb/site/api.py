@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 from skipkb.catalog.paths import PACKAGE
@@ -19,6 +20,12 @@ _PAGES = {
 
 def api_pages() -> dict[str, str]:
     """Markdown pages by path under the pages directory."""
+    return _pages(tuple(file.stat().st_mtime_ns for file in sorted(PACKAGE.rglob("*.py"))))
+
+
+@cache
+def _pages(changed: tuple[int, ...]) -> dict[str, str]:
+    """The pages for the sources last ``changed`` then; a preview that rewrites them all asks again and again."""
     import griffe
 
     package = griffe.load(PACKAGE.name, search_paths=[PACKAGE.parent], docstring_parser="google", resolve_aliases=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,6 @@ def _body(notebook: Notebook, folder: Path, *, deeper: int) -> str:
 
 def _markdown(path: Path, key: str, pictures: Path, deeper: int) -> str:
     import nbformat
-    from nbconvert import MarkdownExporter
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
@@ -56,11 +55,19 @@ def _markdown(path: Path, key: str, pictures: Path, deeper: int) -> str:
             for output in cell.outputs:
                 output.get("data", {}).pop("text/html", None)
     resources: dict[str, Any] = {"output_files_dir": key}
-    exporter = MarkdownExporter()
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # prints in a row are one output
-    body, resources = exporter.from_notebook_node(notebook, resources=resources)
+    body, resources = _exporter().from_notebook_node(notebook, resources=resources)
     for name, content in sorted(resources.get("outputs", {}).items()):
         file = pictures / Path(name).name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     return str(body).replace("![png](", "![Output of the cell above](")
+
+
+@cache
+def _exporter() -> Any:
+    from nbconvert import MarkdownExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    exporter = MarkdownExporter()
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # prints in a row are one output
+    return exporter
