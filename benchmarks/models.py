@@ -130,6 +130,12 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "pytorchcv": lambda: get_model("inceptionresnetv2"),
         },
     ),
+    "maxvit_tiny": (
+        IMAGENET,
+        {
+            "timm": lambda: timm.create_model("maxvit_tiny_tf_224"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
