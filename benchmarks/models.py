@@ -136,6 +136,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "timm": lambda: timm.create_model("maxvit_tiny_tf_224"),
         },
     ),
+    "shake_shake26_2x32d": (CIFAR, {"pytorchcv": lambda: get_model("shakeshakeresnet26_2x32d_cifar10")}),
 }
 """Model -> input, and who else builds the same network."""
 
