@@ -1,0 +1,60 @@
+"""MaxViT against timm's conversion of the authors' TensorFlow models: the same weights, outputs and gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skipkb.models.classification import maxvit
+
+NAMES = [
+    ("maxvit_tiny", "maxvit_tiny_tf_224"),
+    ("maxvit_small", "maxvit_small_tf_224"),
+    ("maxvit_base", "maxvit_base_tf_224"),
+]
+
+
+def difference(ours: Tensor, peers: Tensor) -> float:
+    return ((ours - peers).abs().max() / peers.abs().max()).item()
+
+
+@pytest.mark.parametrize(("name", "peer"), NAMES)
+def test_names_and_shapes(name: str, peer: str) -> None:
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        ours, model = getattr(maxvit, name)(), timm.create_model(peer)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+def test_outputs_and_gradients() -> None:
+    timm = pytest.importorskip("timm")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    ours, model = maxvit.maxvit_tiny(), timm.create_model("maxvit_tiny_tf_224")
+    for name, parameter in model.named_parameters():
+        if "rel_pos" in name:
+            nn.init.normal_(parameter)
+        elif parameter.dim() > 1:
+            nn.init.normal_(parameter, std=math.sqrt(1 / parameter[0].numel()))
+        elif name.endswith("weight"):
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    ours.load_state_dict(model.state_dict(), strict=True)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
+    grads = []
+    for net in (ours, model):
+        net.train()
+        x = x.detach().requires_grad_()
+        F.cross_entropy(net(x), torch.tensor([1])).backward()
+        grads.append(x.grad)
+        x.grad = None
+    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
