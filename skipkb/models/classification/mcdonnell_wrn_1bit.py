@@ -47,7 +47,7 @@ class _StraightThrough(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
 
@@ -72,7 +72,7 @@ class OneBitConv2d(nn.Conv2d):
 
     def used_weight(self) -> Tensor:
         """What the forward pass multiplies with, [C_out, C_in, k, k]: two values, unless ``binary`` is False."""
-        return _StraightThrough.apply(self.weight, self.scale) if self.binary else self.weight  # type: ignore[no-any-return,no-untyped-call]
+        return _StraightThrough.apply(self.weight, self.scale) if self.binary else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C_in, H, W] -> [N, C_out, ceil(H/stride), ceil(W/stride)]."""
