@@ -1,0 +1,195 @@
+r"""Stochastic depth: train short networks, use the deep one.
+
+For every mini-batch a coin is thrown for each residual block. If it falls one way, the block's function is not even
+computed and the skip alone carries the signal (Section 3, equation 2):
+
+.. math::  H_l = \mathrm{ReLU}\bigl(b_l f_l(H_{l-1}) + \mathrm{id}(H_{l-1})\bigr), \qquad b_l \in \{0, 1\},
+           \quad \Pr(b_l = 1) = p_l
+
+Early blocks make the features that all later ones need, so the probability to survive falls linearly from the input,
+which always survives, to the last of L blocks (equation 4):
+
+.. math::  p_l = 1 - \frac{l}{L} (1 - p_L)
+
+With :math:`p_L = 1/2` three quarters of the blocks are trained in expectation. At test time all of them are used, each
+weighted by its probability (equation 5): :math:`H_l = \mathrm{ReLU}(p_l f_l(H_{l-1}) + \mathrm{id}(H_{l-1}))`. The skip
+is ResNet's identity; where the resolution halves, 2x2 average pooling, with zeros for the new channels.
+
+G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Q. Weinberger: "Deep Networks with Stochastic Depth", ECCV 2016,
+arXiv:1603.09382.
+
+Deviations from the paper: the authors' Torch code leaves the biases of its convolutions on; the normalisation behind
+each cancels them, and they are left out as in the ResNet that the paper takes over. Initial values are He's: Gaussians
+of variance 2 / fan-in. Names are ResNet's, as there is no PyTorch release.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "StochasticBlock", "StochasticDepthNet", "objective", "stochastic_depth110", "stochastic_depth152",
+    "stochastic_depth1202", "survival_probabilities",
+]  # fmt: skip
+
+Decay = Literal["linear", "uniform"]
+
+
+def survival_probabilities(blocks: int, last: float, decay: Decay = "linear") -> list[float]:
+    """p_1 to p_L: falling linearly to ``last`` (equation 4), or ``last`` for all of them."""
+    if decay == "uniform":
+        return [last] * blocks
+    return [1 - block / blocks * (1 - last) for block in range(1, blocks + 1)]
+
+
+class StochasticBlock(nn.Module):
+    """Two 3x3 convolutions beside a skip, which are there in some of the mini-batches.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the output, not less.
+        stride: 2 in the block that halves the resolution, else 1.
+        survival: probability p that a mini-batch computes the function.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, survival: float) -> None:
+        super().__init__()
+        self.survival = survival
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.new_channels = channels - in_channels
+        self.pool: nn.Module | None = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
+        shortcut = self.shortcut(x)
+        if not self.training:
+            return self.relu(torch.add(shortcut, self.function(x), alpha=self.survival))  # type: ignore[no-any-return]
+        if self.survives():
+            return self.relu(self.function(x) + shortcut)  # type: ignore[no-any-return]
+        return F.relu(shortcut)  # the skip alone; not in place, for it may be the input itself
+
+    def survives(self) -> bool:
+        """One throw for the mini-batch. The coin stays on the CPU, as it decides what is launched elsewhere."""
+        return self.survival >= 1 or bool(torch.rand((), device="cpu") < self.survival)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The identity, pooled and filled up with zeros where the shape changes."""
+        if self.pool is not None:
+            x = self.pool(x)
+        if self.new_channels:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
+        return x
+
+    def function(self, x: Tensor) -> Tensor:
+        """f of equation 2."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"survival={self.survival:.3f}"
+
+
+class StochasticDepthNet(nn.Module):
+    """ResNet for small pictures, 6n+2 layers, with blocks that may be dropped (Section 4).
+
+    Args:
+        depth: 6n + 2 layers.
+        survival: probability p_L of the last block; 1 is constant depth.
+        decay: "linear" as in equation 4, or "uniform", the same for all blocks.
+        widths: channels of the three groups.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the picture.
+
+    Raises:
+        ValueError: a depth that is not 6n + 2, a probability that is none, or widths that do not grow.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        survival: float = 0.5,
+        decay: Decay = "linear",
+        widths: tuple[int, int, int] = (16, 32, 64),
+        num_classes: int = 10,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        n, rest = divmod(depth - 2, 6)
+        if n < 1 or rest:
+            near = 6 * max(n, 1) + 2
+            raise ValueError(
+                f"StochasticDepthNet: depth must be 6n+2, got {depth}; the nearest are {near} and {near + 6}"
+            )
+        if not 0 < survival <= 1:
+            raise ValueError(f"StochasticDepthNet: survival must lie in (0, 1], got {survival}")
+        if decay not in ("linear", "uniform"):
+            raise ValueError(f"StochasticDepthNet: decay must be one of linear, uniform, got {decay!r}")
+        if len(widths) != 3 or widths[0] < 1 or sorted(widths) != list(widths):
+            raise ValueError(f"StochasticDepthNet: widths needs three numbers that do not fall, got {tuple(widths)}")
+        self.in_channels = in_channels
+        channels = widths[0]
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        probabilities = iter(survival_probabilities(3 * n, survival, decay))
+        groups = []
+        for i, width in enumerate(widths):
+            group = nn.Sequential()
+            for j in range(n):
+                stride = 2 if i > 0 and j == 0 else 1
+                group.append(StochasticBlock(channels, width, stride=stride, survival=next(probabilities)))
+                channels = width
+            groups.append(group)
+        self.layer1, self.layer2, self.layer3 = groups
+        self.fc = nn.Linear(channels, num_classes)
+        self.apply(_init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
+
+        Raises:
+            ValueError: x is no batch of pictures with in_channels channels.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"StochasticDepthNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+# fmt: off
+def stochastic_depth110(*, survival: float = 0.5, num_classes: int = 10, in_channels: int = 3) -> StochasticDepthNet:
+    """ResNet-110 with stochastic depth, for CIFAR: 1,727,962 parameters."""
+    return StochasticDepthNet(depth=110, survival=survival, num_classes=num_classes, in_channels=in_channels)
+
+
+def stochastic_depth152(*, survival: float = 0.5, num_classes: int = 10, in_channels: int = 3) -> StochasticDepthNet:
+    """ResNet-152 (6n+2) with stochastic depth, for SVHN: 2,408,474 parameters."""
+    return StochasticDepthNet(depth=152, survival=survival, num_classes=num_classes, in_channels=in_channels)
+
+
+def stochastic_depth1202(*, survival: float = 0.5, num_classes: int = 10, in_channels: int = 3) -> StochasticDepthNet:
+    """ResNet-1202 with stochastic depth, for CIFAR: 19,421,274 parameters."""
+    return StochasticDepthNet(depth=1202, survival=survival, num_classes=num_classes, in_channels=in_channels)
+# fmt: on
+
+
+def objective(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
+    return F.cross_entropy(output, target)
