@@ -139,7 +139,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
     "shake_shake26_2x32d": (CIFAR, {"pytorchcv": lambda: get_model("shakeshakeresnet26_2x32d_cifar10")}),
     "wrn20_10_1bit": ((1, 3, 32, 32), {"pytorchcv": lambda: get_model("wrn20_10_1bit_cifar10")}),
     "sknet50": (
-        IMAGENET,
+        (2, *IMAGENET[1:]),  # its selection normalises over pictures: one alone cannot be trained
         {
             "timm": lambda: timm.create_model("skresnext50_32x4d"),
             "pytorchcv": lambda: get_model("sknet50"),
