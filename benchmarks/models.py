@@ -145,6 +145,13 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "pytorchcv": lambda: get_model("sknet50"),
         },
     ),
+    "mobilenet_v2": (
+        IMAGENET,
+        {
+            "torchvision": lambda: torchvision.models.mobilenet_v2(),
+            "timm": lambda: timm.create_model("mobilenetv2_100"),
+        },
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
