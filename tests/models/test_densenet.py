@@ -90,6 +90,7 @@ def test_every_layer_reads_every_earlier_one_directly() -> None:
     """L(L+1)/2 links, each the very tensor that the earlier layer put out."""
     block = densenet.DenseBlock(4, 3, 2, bn_size=0)
     made: list[Tensor] = [torch.randn(1, 3, 6, 6)]
+    joined: list[bool] = []
     links = 0
 
     def count(_layer: nn.Module, features: tuple[Tensor, ...]) -> None:
@@ -99,10 +100,13 @@ def test_every_layer_reads_every_earlier_one_directly() -> None:
         links += len(features)
 
     for layer in block.values():
+        assert isinstance(layer, densenet.DenseLayer)
+        layer.norm1.register_forward_pre_hook(lambda _m, x: joined.append(torch.equal(x[0], torch.cat(made, 1))))
         layer.register_forward_pre_hook(count)
         layer.register_forward_hook(lambda _m, _x, y: made.append(y))
     block(made[0])
     assert links == 4 * 5 // 2
+    assert joined == [True] * 4  # in their order
 
 
 # --- the memory-efficient mode ------------------------------------------------------------------------------
