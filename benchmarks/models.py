@@ -152,6 +152,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "timm": lambda: timm.create_model("mobilenetv2_100"),
         },
     ),
+    "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
 }
 """Model -> input, and who else builds the same network."""
 
