@@ -204,6 +204,8 @@ class Analysis:
             if node.family not in _TRANSPARENT or node.weight or not node.preds:
                 return None
             if node.merge == "product":
+                if self.bit[at] & self.ancestors[other]:
+                    return None  # the other one comes from behind the gate as well: they part there
                 values = [p for p in node.preds if not self._squashed(p)]
                 if len(values) != 1:
                     return None

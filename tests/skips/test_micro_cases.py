@@ -732,3 +732,16 @@ def test_reading_a_number_is_no_loss(capture: str) -> None:
     graph = trace(rule, capture)
     assert not graph.lost
     assert counts(graph) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+def test_two_poolings_of_a_gated_map_are_no_skip(capture: Any) -> None:
+    """CBAM's spatial gate joins the maximum and the mean of one map: both have passed the same layers."""
+
+    def spatial(m: Net, x: Tensor) -> Tensor:
+        x = x * torch.sigmoid(m.p(x.mean((2, 3), keepdim=True)))
+        joined = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
+        return x * torch.sigmoid(m.a(joined.repeat(1, C // 2, 1, 1)))
+
+    graph = traced(Net(spatial), torch.randn(1, C, 8, 8), capture)
+    assert graph.counts() == {"gate": 2}
