@@ -153,6 +153,10 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         },
     ),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
+    "resnest50": (
+        (2, *IMAGENET[1:]),  # as for sknet50
+        {"timm": lambda: timm.create_model("resnest50d")},
+    ),
 }
 """Model -> input, and who else builds the same network."""
 
