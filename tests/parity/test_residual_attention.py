@@ -1,0 +1,84 @@
+"""Residual Attention Network against pytorchcv: the same weights, the same outputs and gradients.
+
+pytorchcv differs from the authors' definitions in three places without parameters, which are undone here: it pads its
+poolings, adds the skips within the mask twice, and adds the trunk to what the mask is computed from. It takes pictures
+of 224 x 224 only, because of its last pooling, which is exchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skipkb.models.classification import residual_attention
+
+
+def difference(ours: Tensor, peers: Tensor) -> float:
+    return ((ours - peers).abs().max() / peers.abs().max()).item()
+
+
+@pytest.mark.parametrize("layers", [56, 92])
+def test_outputs_and_gradients(layers: int) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    provider: Any = pytest.importorskip("pytorchcv.model_provider")
+    model: nn.Module = provider.get_model(f"resattnet{layers}", pretrained=False)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            nn.init.uniform_(module.weight, 0.2, 0.6)
+        elif isinstance(module, nn.MaxPool2d):
+            module.padding, module.ceil_mode = 0, True
+        elif type(module).__name__ == "DoubleSkipBlock":
+            module.forward = module.skip1.forward  # type: ignore[method-assign,union-attr]
+        elif type(module).__name__ == "Hourglass":
+            module.register_forward_hook(lambda _m, _x, y: (y[0] - y[1], y[1]))
+    model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # type: ignore[union-attr]
+    with torch.device("meta"):
+        ours = getattr(residual_attention, f"attention{layers}")()
+    state, names = model.state_dict(), _names(list(model.state_dict()))
+    ours.load_state_dict({names[k]: v for k, v in state.items()}, strict=True, assign=True)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
+    grads = []
+    x = x.double()  # in train mode so many layers amplify rounding
+    for net in (ours, model):
+        net.train().double()
+        x = x.detach().requires_grad_()
+        F.cross_entropy(net(x), torch.tensor([1, 2])).backward()
+        grads.append(x.grad)
+        x.grad = None
+    assert difference(grads[0], grads[1]) < 1e-6  # type: ignore[arg-type]
+
+
+def _names(keys: list[str]) -> dict[str, str]:
+    """pytorchcv's name -> ours."""
+    names = {}
+    for key in keys:
+        name = key.removeprefix("features.")
+        for old, new in (
+            ("init_block.conv.conv", "conv1"), ("init_block.conv.bn", "bn1"), ("post_activ.bn", "bn"),
+            ("output.", "fc."), ("init_blocks.blocks.", "first."), ("final_block.", "last.0."),
+            ("hg.skip_seq.skip1.blocks.", "trunk."), ("middle_block.", "mask."), ("identity_conv", "projection"),
+            ("res_blocks.blocks.", ""), ("skip1.body", "body"), ("body.", ""),
+        ):  # fmt: skip
+            name = name.replace(old, new)
+        parts = name.split(".")
+        for i, part in enumerate(parts):
+            if part.startswith("unit") or part.startswith("block"):
+                parts[i] = str(int(part.removeprefix("unit").removeprefix("block")) - 1)
+        name = ".".join(parts)
+        for kind in ("down", "up", "skip"):
+            for level in (1, 2, 3):
+                to = f"mask.{kind}.{level - 2 if kind == 'skip' else level - 1}"
+                name = name.replace(f"hg.{kind}_seq.{kind}{level}", to)
+        for i in (1, 2, 3):
+            name = name.replace(f"conv{i}.conv.", f"conv{i}.").replace(f"conv{i}.bn.", f"bn{i}.")
+        names[key] = name
+    return names
