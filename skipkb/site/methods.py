@@ -79,7 +79,7 @@ def _paper(work: Work, catalogue: Catalogue) -> str:
 
 def _skips(work: Work) -> str:
     if not work.skips:
-        return ""
+        return found_skips(work)
     rows = [[escape(s.start), escape(s.end), escape(s.merge), escape(s.span), escape(s.shortcut)] for s in work.skips]
     return f"{found_skips(work)}<figure>{skip_figure(work.name, work.skips)}</figure>\n\n" + table(
         ("From", "To", "Merge", "Span", "On the shortcut"), rows, caption="Skip connections"
