@@ -9,11 +9,9 @@ from typing import Any
 from skipkb.catalog.entry import Configuration, Variant, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
-from skipkb.site.fingerprints import counts_text, one_line
+from skipkb.site.fingerprints import counts_text, graph_of, picture
 from skipkb.site.names import dataset_name
 from skipkb.site.rows import numbered, safe_json, work_facets
-from skipkb.skips.graph import SkipGraph
-from skipkb.skips.picture import fingerprint
 
 CHOICES = (
     *("Task", "Theme", "Explanation", "Merge", "Span", "Kind", "Table"),
@@ -65,8 +63,8 @@ def fingerprint_data(catalogue: Catalogue) -> str:
     pictures = {}
     for key, (variant, graph) in _graphs(catalogue).items():
         pictures[key] = {
-            "svg": one_line(fingerprint(graph, title=variant.title, thumbnail=True)),
-            "text": f"{variant.title}: {counts_text(graph)}",
+            "svg": picture(graph, variant.title, thumbnail=True),
+            "text": f"{variant.title}: {counts_text(graph_of(graph))}",
         }
     return f"window.SKIPKB_FINGERPRINTS = {safe_json(pictures)};\n"
 
@@ -102,9 +100,9 @@ def _record(work: Work, related: int) -> dict[str, Any]:
         "Errata": len(work.errata),
         "Models built here": len(work.variants),
     }
-    graph = _first_graph(work)
-    if graph is not None:
-        variant, found = graph
+    first = _first_graph(work)
+    if first is not None:
+        variant, found = first[0], graph_of(first[1])
         numbers["Weighted layers"] = len(found.layers)
         numbers["Longest skip"] = max((skip.layers for skip in found.skips), default=0)
         notes |= dict.fromkeys(("Weighted layers", "Longest skip"), variant.title)
@@ -161,15 +159,15 @@ def _all_sizes(work: Work, field: str) -> list[str]:
     return lines
 
 
-def _first_graph(work: Work) -> tuple[Variant, SkipGraph] | None:
-    """The first variant with a recorded trace; networks that are alike share one record."""
+def _first_graph(work: Work) -> tuple[Variant, str] | None:
+    """The first variant with a recorded trace, and that as JSON; networks that are alike share one record."""
     graphs = read_graphs(work.key)
     for variant in work.variants:
         if variant.name in graphs:
-            return variant, SkipGraph.from_json(graphs[variant.name])
+            return variant, graphs[variant.name]
     return None
 
 
-def _graphs(catalogue: Catalogue) -> dict[str, tuple[Variant, SkipGraph]]:
+def _graphs(catalogue: Catalogue) -> dict[str, tuple[Variant, str]]:
     found = ((work.key, _first_graph(work)) for work in catalogue.entries.values())
     return {key: graph for key, graph in found if graph is not None}

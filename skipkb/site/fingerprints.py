@@ -19,7 +19,7 @@ def found_skips(work: Work) -> str:
     for name, text in read_graphs(work.key).items():
         if name not in titles:
             continue
-        graph = SkipGraph.from_json(text)
+        graph = graph_of(text)
         figures.append(
             f'<figure class="skb-fingerprint">{picture(text, titles[name])}'
             f"<figcaption><code>{escape(name)}</code>: {escape(counts_text(graph))}</figcaption></figure>"
@@ -56,7 +56,7 @@ def gallery_page(works: Sequence[Work]) -> str:
         titles = {variant.name: variant.title for variant in work.variants}
         for name, text in read_graphs(work.key).items():
             if name in titles:
-                graph = SkipGraph.from_json(text)
+                graph = graph_of(text)
                 cards.append(
                     f'<li><a href="methods/{work.key}.html">{picture(text, titles[name], thumbnail=True)}'
                     f"<span>{escape(titles[name])}</span></a><small>{escape(counts_text(graph))}</small></li>"
@@ -77,9 +77,15 @@ once.</p>
 
 
 @cache
+def graph_of(text: str) -> SkipGraph:
+    """A graph from its JSON, read once in a process."""
+    return SkipGraph.from_json(text)
+
+
+@cache
 def picture(graph: str, title: str, *, thumbnail: bool = False) -> str:
     """The fingerprint of a graph that comes as JSON; drawn once in a process, also when a preview writes pages anew."""
-    return one_line(fingerprint(SkipGraph.from_json(graph), title=title, thumbnail=thumbnail))
+    return one_line(fingerprint(graph_of(graph), title=title, thumbnail=thumbnail))
 
 
 def one_line(svg: str) -> str:

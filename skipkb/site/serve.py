@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import gc
 import shutil
 import subprocess
 import sys
@@ -71,11 +72,13 @@ def main() -> int:
                 time.sleep(0.1)  # editors write in several steps
                 edits.seen.clear()
                 start = time.monotonic()
+                gc.disable()  # a collection in between costs more than the memory is worth
                 try:
                     changed = refresh(pages)
                     print(f"{len(changed)} files rewritten in {time.monotonic() - start:.1f} s", flush=True)
                 except CatalogueError as error:
                     print(error, flush=True)
+                gc.enable()
     except KeyboardInterrupt:
         pass
     finally:
