@@ -6,7 +6,6 @@ Everything here reads the compiled index with the standard library only.
 from __future__ import annotations
 
 import difflib
-import gc
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -139,24 +138,37 @@ def get(name: str) -> Work:
     return Work.model_validate_json(rows[0][0])
 
 
-def entries(**filters: Filter) -> list[Work]:
+class Works(Sequence["Work"]):
+    """Works in the catalogue's order; each becomes a typed object when it is first looked at, and stays that object."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+        self._works: dict[int, Work] = {}
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self._texts))[index]
+        if number not in self._works:
+            from skipkb.catalog.entry import Work
+
+            self._works[number] = Work.model_validate_json(self._texts[number])
+        return self._works[number]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
+def entries(**filters: Filter) -> Works:
     """All works that pass the filters (see :func:`search`), in the catalogue's order.
 
     Raises:
         ValueError: for a filter that does not exist or a year that is no year.
         UnknownNameError: for a filter value that no work can have, with suggestions.
     """
-    from skipkb.catalog.entry import Work
-
     condition, values = _condition(list(filters.items()))
     rows = query(f"SELECT json FROM entry WHERE {condition or 1} ORDER BY id", values)
-    on = gc.isenabled()
-    gc.disable()  # thousands of small objects, none of which is garbage
-    try:
-        return [Work.model_validate_json(text) for (text,) in rows]
-    finally:
-        if on:
-            gc.enable()
+    return Works([text for (text,) in rows])
 
 
 BY_NAME = "SELECT entry FROM name WHERE name = ?"  # the value: folded(name)

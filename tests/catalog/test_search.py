@@ -204,6 +204,19 @@ def test_entries_are_whole_works_in_the_order_of_the_catalogue() -> None:
     assert entries(task="medical")[0].skips[0].span == "long"
 
 
+def test_works_are_a_sequence_and_stay_the_same_objects() -> None:
+    works = entries()
+    assert len(works) == 6
+    assert works[-1].key == "unet"
+    assert works[-1] is works[5]
+    assert [work.key for work in works[1:3]] == ["mueller", "resnet"]
+    assert list(works) == list(works)
+    assert all(one is two for one, two in zip(works, works, strict=True))
+    assert not entries(task="medical", merge="gate")
+    with pytest.raises(IndexError):
+        works[6]
+
+
 def test_a_misspelt_filter_value() -> None:
     with pytest.raises(UnknownNameError, match="no task is named 'segmentaton'; did you mean 'segmentation'") as caught:
         search("task:segmentaton")
