@@ -59,9 +59,11 @@ def _shortcut(func: Callable[..., Any], args: Any, kwargs: dict[str, Any], found
     up to half a millisecond each time, longer than many a real computation."""
     if func in _LIKE_INPUT:
         x = args[0] if args else None
-        if not isinstance(x, Tensor) or kwargs.get("inplace") or kwargs.get("training") or torch.is_autocast_enabled():
+        # True among the arguments is ``inplace`` or ``training``, by position or by name.
+        special = any(argument is True for argument in (*args, *kwargs.values())) or "out" in kwargs
+        if not isinstance(x, Tensor) or special or torch.is_autocast_enabled():
             return None
-        if func is F.batch_norm and ((len(args) > 5 and args[5]) or kwargs.get("running_mean", args[1]) is None):
+        if func is F.batch_norm and kwargs.get("running_mean", args[1] if len(args) > 1 else None) is None:
             return None
         return torch.empty_like(x) if x.is_meta else None
     if func in _ELEMENTWISE and len(args) == 2 and not kwargs:

@@ -745,3 +745,33 @@ def test_two_poolings_of_a_gated_map_are_no_skip(capture: Any) -> None:
 
     graph = traced(Net(spatial), torch.randn(1, C, 8, 8), capture)
     assert graph.counts() == {"gate": 2}
+
+
+IN_PLACE: list[nn.Module] = [
+    *(nn.ReLU(inplace=True), nn.LeakyReLU(inplace=True), nn.ELU(inplace=True), nn.Hardswish(inplace=True)),
+    *(nn.SiLU(inplace=True), nn.Mish(inplace=True), nn.Hardsigmoid(inplace=True)),
+]
+
+
+@pytest.mark.parametrize("activation", IN_PLACE, ids=lambda module: type(module).__name__)
+def test_an_activation_in_place_acts_on_the_shortcut_too(activation: nn.Module) -> None:
+    """What looks like the unactivated x behind it is the activated one: the skip starts there, in every capture."""
+
+    def rule(m: Net, x: Tensor) -> Tensor:
+        x = m.p(x)
+        return x + m.f(activation(x))
+
+    for capture in CAPTURES:
+        graph = traced(Net(rule), torch.randn(1, C, 8, 8), capture)
+        assert graph.counts() == {"add": 1, "identity": 1}
+        assert "conv" not in graph.skips[0].source, capture
+
+
+def test_an_activation_that_writes_elsewhere() -> None:
+    def rule(m: Net, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        torch.sigmoid(m.a(x), out=out)
+        return x + m.b(out)
+
+    for capture in CAPTURES:
+        assert traced(Net(rule), torch.randn(1, C, 8, 8), capture).counts() == {"add": 1, "identity": 1}
