@@ -38,7 +38,7 @@ def same_runs(
     """Assert equal outputs in eval mode, and equal gradients of one batch in training mode.
 
     Args:
-        ours, theirs: Two classifiers with separate copies of the same weights. They may share tensors before, not after.
+        ours, theirs: Two classifiers with the same weights. Theirs gets copies.
         x: Pictures, ``(N, C, H, W)``.
         output, gradient: Largest relative difference allowed.
         double: Take the gradients in float64, where a normalisation over few values is ill-conditioned in float32.
