@@ -137,6 +137,10 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         },
     ),
     "shake_shake26_2x32d": (CIFAR, {"pytorchcv": lambda: get_model("shakeshakeresnet26_2x32d_cifar10")}),
+    "shakedrop_pyramidnet110_a270": (  # the peer is not shaken: numbers are drawn on top of its work
+        (1, 3, 32, 32),
+        {"pytorchcv": lambda: get_model("pyramidnet110_a270_cifar10")},
+    ),
     "wrn20_10_1bit": ((1, 3, 32, 32), {"pytorchcv": lambda: get_model("wrn20_10_1bit_cifar10")}),
     "sknet50": (
         (2, *IMAGENET[1:]),  # its selection normalises over pictures: one alone cannot be trained
@@ -150,6 +154,13 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         {
             "torchvision": lambda: torchvision.models.mobilenet_v2(),
             "timm": lambda: timm.create_model("mobilenetv2_100"),
+        },
+    ),
+    "mobilenet_v1": (
+        IMAGENET,
+        {
+            "timm": lambda: timm.create_model("mobilenetv1_100"),
+            "pytorchcv": lambda: get_model("mobilenet_w1"),
         },
     ),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
