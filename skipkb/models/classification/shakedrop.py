@@ -1,0 +1,277 @@
+r"""ShakeDrop: one residual branch, shaken now and then.
+
+Shake-Shake needs two branches to mix. ShakeDrop multiplies the only branch of a block by a random number instead, even
+a negative one, and its gradient by another. This alone does not train. A coin as in stochastic depth steadies it: with
+:math:`b_l = 1` the block stays as it is, with :math:`b_l = 0` it is shaken (Section III):
+
+.. math::  G(x) = \begin{cases} x + (b_l + \alpha - b_l \alpha)\, \mathcal F(x) & \text{forward, training} \\
+           x + (b_l + \beta - b_l \beta)\, \mathcal F(x) & \text{backward, training} \\
+           x + E[b_l + \alpha - b_l \alpha]\, \mathcal F(x) & \text{test} \end{cases}
+
+:math:`P(b_l = 1) = p_l = 1 - \frac{l}{L} (1 - p_L)` falls linearly with the block's number l, :math:`p_L = 0.5`;
+:math:`\alpha \sim U(-1, 1)` and :math:`\beta \sim U(0, 1)` are drawn for the batch, every image, every channel or every
+element ("pixel"). The expectation is then :math:`p_l`. The skip itself is never touched. The network is PyramidNet,
+whose branches end in the normalisation that the method needs; its skip pads zeros where the width grows, behind 2x2
+average pooling where the resolution halves.
+
+Y. Yamada, M. Iwamura, T. Akiba, K. Kise: "ShakeDrop Regularization for Deep Residual Learning", IEEE Access 7, 2019,
+arXiv:1802.02375.
+
+Deviations from the paper: none known. The coin is thrown once for the whole batch, as in stochastic depth and in the
+PyTorch versions of others. Names and initial values are those of our PyramidNet, for the state dicts to be exchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "BasicUnit", "BottleneckUnit", "ShakeDrop", "ShakeDropPyramidNet", "objective", "shakedrop_pyramidnet110_a270",
+    "shakedrop_pyramidnet272_a200", "survival_probabilities",
+]  # fmt: skip
+
+Level = Literal["batch", "image", "channel", "pixel"]
+Range = tuple[float, float]
+LEVELS = {"batch": 0, "image": 1, "channel": 2, "pixel": 4}  # leading axes along which numbers differ
+
+
+def survival_probabilities(blocks: int, last: float) -> list[float]:
+    """p_1 to p_L, falling linearly to ``last``."""
+    return [1 - block / blocks * (1 - last) for block in range(1, blocks + 1)]
+
+
+class Shake(torch.autograd.Function):
+    """alpha x, whose gradient is multiplied by a beta that is drawn on the way back; nothing is kept in between."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor, beta: Range) -> Tensor:
+        ctx.shape, ctx.beta = alpha.shape, beta
+        return alpha * x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
+        return torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device).uniform_(*ctx.beta) * grad, None, None
+
+
+class ShakeDrop(nn.Module):
+    """What stands between a residual branch and the addition.
+
+    Args:
+        survival: probability p_l that a batch leaves the block as it is.
+        alpha, beta: ranges of the forward and the backward number.
+        level: what shares a number: the batch, an image, a channel of an image, or nothing.
+
+    Raises:
+        ValueError: a probability or a range that is none, or a level that does not exist.
+    """
+
+    def __init__(
+        self, *, survival: float, alpha: Range = (-1.0, 1.0), beta: Range = (0.0, 1.0), level: Level = "pixel"
+    ) -> None:
+        super().__init__()
+        if not 0 < survival <= 1:
+            raise ValueError(f"ShakeDrop: survival must lie in (0, 1], got {survival}")
+        if level not in LEVELS:
+            raise ValueError(f"ShakeDrop: level must be one of {', '.join(LEVELS)}, got {level!r}")
+        for name, (low, high) in (("alpha", alpha), ("beta", beta)):
+            if low > high:
+                raise ValueError(f"ShakeDrop: {name} needs a lower and an upper end, got {(low, high)}")
+        self.survival, self.alpha, self.beta, self.level = survival, alpha, beta, level
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same times b + alpha - b alpha, which is 1 or alpha, and at test time its mean."""
+        if not self.training:
+            return residual * self.expectation
+        if self.survives():
+            return residual
+        own = LEVELS[self.level]
+        shape = [size if axis < own else 1 for axis, size in enumerate(residual.shape)]
+        alpha = torch.empty(shape, dtype=residual.dtype, device=residual.device).uniform_(*self.alpha)
+        return Shake.apply(residual, alpha, self.beta)  # type: ignore[no-any-return]
+
+    @property
+    def expectation(self) -> float:
+        """E[b + alpha - b alpha]; alpha and b are independent."""
+        return self.survival + (1 - self.survival) * sum(self.alpha) / 2
+
+    def survives(self) -> bool:
+        """One throw for the batch. The coin stays on the CPU, as it decides what is launched elsewhere."""
+        return self.survival >= 1 or bool(torch.rand((), device="cpu") < self.survival)
+
+    def extra_repr(self) -> str:
+        return f"survival={self.survival:.3f}, alpha={self.alpha}, beta={self.beta}, level={self.level!r}"
+
+
+class Unit(nn.Module):
+    """PyramidNet's skip beside a shaken branch: [N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)], C' >= C."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shake: ShakeDrop) -> None:
+        super().__init__()
+        self.new_channels = out_channels - in_channels
+        self.downsample: nn.Module | None = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else None
+        self.shake = shake
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if self.new_channels:
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))  # behind the old channels
+        return shortcut + self.shake(self.function(x))  # type: ignore[no-any-return]
+
+    def function(self, x: Tensor) -> Tensor:
+        """The residual function, which ends in a batch normalisation."""
+        raise NotImplementedError
+
+
+class BasicUnit(Unit):
+    """Two 3x3 convolutions, with a normalisation in front of, between and behind them and one ReLU."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shake: ShakeDrop) -> None:
+        super().__init__(in_channels, channels, stride, shake)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+
+    def function(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.bn1(x))  # no ReLU here
+        x = self.conv2(self.relu(self.bn2(x)))
+        return self.bn3(x)  # type: ignore[no-any-return]
+
+
+class BottleneckUnit(Unit):
+    """1x1, 3x3 and 1x1 to four times the width."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shake: ShakeDrop) -> None:
+        super().__init__(in_channels, channels * self.expansion, stride, shake)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
+        self.bn4 = nn.BatchNorm2d(channels * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+
+    def function(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.bn1(x))  # no ReLU here
+        x = self.conv2(self.relu(self.bn2(x)))
+        x = self.conv3(self.relu(self.bn3(x)))
+        return self.bn4(x)  # type: ignore[no-any-return]
+
+
+class ShakeDropPyramidNet(nn.Module):
+    """PyramidNet for small pictures: 3x3 convolution, three groups of shaken units, average, linear classifier.
+
+    Args:
+        depth: 6n + 2 layers, with bottlenecks 9n + 2.
+        widening: PyramidNet's alpha, the channels that all units together add to the first 16.
+        bottleneck: three convolutions in a unit instead of two.
+        survival: p_L of the last unit; 1 is PyramidNet itself.
+        alpha, beta, level: as in :class:`ShakeDrop`.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the picture.
+
+    Raises:
+        ValueError: a depth that does not fit, a negative widening, or what :class:`ShakeDrop` refuses.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        widening: float,
+        bottleneck: bool = False,
+        survival: float = 0.5,
+        alpha: Range = (-1.0, 1.0),
+        beta: Range = (0.0, 1.0),
+        level: Level = "pixel",
+        num_classes: int = 10,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        step = 9 if bottleneck else 6
+        n, rest = divmod(depth - 2, step)
+        if n < 1 or rest:
+            near = step * max(n, 1) + 2
+            raise ValueError(
+                f"ShakeDropPyramidNet: depth must be {step}n+2, got {depth}; the nearest are {near} and {near + step}"
+            )
+        if widening < 0:
+            raise ValueError(f"ShakeDropPyramidNet: widening must not be negative, got {widening}")
+        self.in_channels = in_channels
+        channels = 16
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)  # without ReLU
+        probabilities = survival_probabilities(3 * n, survival)
+        kind = BottleneckUnit if bottleneck else BasicUnit
+        groups: list[nn.Sequential] = []
+        for k, p in enumerate(probabilities):
+            if k % n == 0:
+                groups.append(nn.Sequential())
+            width = math.floor(16 + (k + 1) * widening / (3 * n) + 0.5)  # rounded by itself, as in PyramidNet
+            stride = 2 if k in (n, 2 * n) else 1
+            shake = ShakeDrop(survival=p, alpha=alpha, beta=beta, level=level)
+            groups[-1].append(kind(channels, width, stride=stride, shake=shake))
+            channels = width * kind.expansion
+        self.layer1, self.layer2, self.layer3 = groups
+        self.bn_final = nn.BatchNorm2d(channels)
+        self.fc = nn.Linear(channels, num_classes)
+        self.apply(_init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
+
+        Raises:
+            ValueError: x is no batch of pictures with in_channels channels.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"ShakeDropPyramidNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)))))
+        x = F.relu(self.bn_final(x), inplace=True)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+# fmt: off
+def shakedrop_pyramidnet110_a270(
+    *, survival: float = 0.5, level: Level = "pixel", num_classes: int = 10, in_channels: int = 3
+) -> ShakeDropPyramidNet:
+    """PyramidNet-110, widening 270, with ShakeDrop: 28,485,477 parameters."""
+    return ShakeDropPyramidNet(
+        depth=110, widening=270, survival=survival, level=level, num_classes=num_classes, in_channels=in_channels,
+    )
+
+
+def shakedrop_pyramidnet272_a200(
+    *, survival: float = 0.5, level: Level = "pixel", num_classes: int = 10, in_channels: int = 3
+) -> ShakeDropPyramidNet:
+    """PyramidNet-272 of bottlenecks, widening 200, with ShakeDrop: 26,210,842 parameters."""
+    return ShakeDropPyramidNet(
+        depth=272, widening=200, bottleneck=True, survival=survival, level=level, num_classes=num_classes,
+        in_channels=in_channels,
+    )
+# fmt: on
+
+
+def objective(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
+    return F.cross_entropy(output, target)
