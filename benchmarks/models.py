@@ -163,6 +163,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "pytorchcv": lambda: get_model("mobilenet_w1"),
         },
     ),
+    "ghostnet": (IMAGENET, {"timm": lambda: timm.create_model("ghostnet_100")}),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
     "resnest50": (
         (2, *IMAGENET[1:]),  # as for sknet50
