@@ -164,6 +164,8 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         },
     ),
     "ghostnet": (IMAGENET, {"timm": lambda: timm.create_model("ghostnet_100")}),
+    "shufflenet_g3": (IMAGENET, {"pytorchcv": lambda: get_model("shufflenet_g3_w1")}),
+    "shufflenet_g8": (IMAGENET, {"pytorchcv": lambda: get_model("shufflenet_g8_w1")}),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
     "resnest50": (
         (2, *IMAGENET[1:]),  # as for sknet50
