@@ -166,6 +166,24 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
     "ghostnet": (IMAGENET, {"timm": lambda: timm.create_model("ghostnet_100")}),
     "shufflenet_g3": (IMAGENET, {"pytorchcv": lambda: get_model("shufflenet_g3_w1")}),
     "shufflenet_g8": (IMAGENET, {"pytorchcv": lambda: get_model("shufflenet_g8_w1")}),
+    "xception": (
+        (1, 3, 299, 299),
+        {"timm": lambda: timm.create_model("legacy_xception"), "pytorchcv": lambda: get_model("xception")},
+    ),
+    "mobilenet_v3_large": (
+        IMAGENET,
+        {
+            "torchvision": lambda: torchvision.models.mobilenet_v3_large(),
+            "timm": lambda: timm.create_model("mobilenetv3_large_100"),
+        },
+    ),
+    "mobilenet_v3_small": (
+        IMAGENET,
+        {
+            "torchvision": lambda: torchvision.models.mobilenet_v3_small(),
+            "timm": lambda: timm.create_model("mobilenetv3_small_100"),
+        },
+    ),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
     "resnest50": (
         (2, *IMAGENET[1:]),  # as for sknet50
