@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any, Literal
 
@@ -39,9 +40,17 @@ def parameters(model: nn.Module) -> int:
 
 def run(model: nn.Module, shape: list[int]) -> tuple[Any, int]:
     """Output (on the meta device) and multiply-accumulates for one input of ``shape``."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    known = {}
+    if hasattr(torch.ops.torchvision, "deform_conv2d"):  # torchvision was imported, perhaps by the model
+        known[torch.ops.torchvision.deform_conv2d] = _deformable_convolution
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
         output = model(torch.empty(shape, device="meta"))
     return output, counter.get_total_flops() // 2
+
+
+def _deformable_convolution(x: Any, weight: Any, *rest: Any, out_shape: Any, **options: Any) -> int:
+    """As many operations as a plain convolution, which the counter knows; the interpolation is not counted."""
+    return 2 * math.prod(weight) * out_shape[0] * math.prod(out_shape[2:])
 
 
 def shapes(output: Any) -> list[int] | list[Any] | dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.evidence import meta
 from skipkb.models.detection import dcn
 from skipkb.models.detection.dcn import Bottleneck, DeformableDeepLab, DeformConv2d, Upsampling
 
@@ -197,6 +198,16 @@ def test_upsampling_is_bilinear_and_fixed() -> None:
     x = torch.randn(1, 2, 5, 6)
     wanted = F.interpolate(x, scale_factor=16, mode="bilinear")
     torch.testing.assert_close(layer(x, (80, 96))[..., 8:-8, 8:-8], wanted[..., 8:-8, 8:-8])
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_operations_are_those_of_the_plain_convolution(groups: int) -> None:
+    """And of the convolution that predicts the offsets; PyTorch's own counter does not know the operation."""
+    with torch.device("meta"):
+        deformable = DeformConv2d(8, 6, groups=groups)
+        plain = nn.ModuleList([nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(8, 18 * groups, 3, padding=1)])
+    wanted = sum(meta.run(conv, [2, 8, 5, 7])[1] for conv in plain)
+    assert meta.run(deformable, [2, 8, 5, 7])[1] == wanted
 
 
 @pytest.mark.parametrize("size", [(3, 3), (18, 17), (22, 50), (65, 97), (33, 128)])
