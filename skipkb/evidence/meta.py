@@ -50,7 +50,8 @@ def run(model: nn.Module, shape: list[int]) -> tuple[Any, int]:
 
 def _deformable_convolution(x: Any, weight: Any, *rest: Any, out_shape: Any, **options: Any) -> int:
     """As many operations as a plain convolution, which the counter knows; the interpolation is not counted."""
-    return 2 * math.prod(weight) * out_shape[0] * math.prod(out_shape[2:])
+    operations: int = 2 * math.prod(weight) * out_shape[0] * math.prod(out_shape[2:])
+    return operations
 
 
 def shapes(output: Any) -> list[int] | list[Any] | dict[str, Any]:
