@@ -184,6 +184,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "timm": lambda: timm.create_model("mobilenetv3_small_100"),
         },
     ),
+    "googlenet_bn": (IMAGENET, {"torchvision": lambda: torchvision.models.googlenet(init_weights=False)}),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
     "resnest50": (
         (2, *IMAGENET[1:]),  # as for sknet50
@@ -202,7 +203,9 @@ def forward(model: nn.Module, x: Tensor) -> None:
 def training(model: nn.Module, x: Tensor) -> None:
     """One forward and backward pass."""
     output = model(x)
-    (output if isinstance(output, Tensor) else next(iter(output.values()))).sum().backward()
+    if not isinstance(output, Tensor):  # of several, the first
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    output.sum().backward()
     model.zero_grad(set_to_none=True)
 
 
