@@ -185,6 +185,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
         },
     ),
     "googlenet_bn": (IMAGENET, {"torchvision": lambda: torchvision.models.googlenet(init_weights=False)}),
+    "nin_cifar10": (CIFAR, {"pytorchcv": lambda: get_model("nin_cifar10")}),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
     "resnest50": (
         (2, *IMAGENET[1:]),  # as for sknet50
