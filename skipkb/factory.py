@@ -54,7 +54,10 @@ def create_model(name: str, *, weights: str | None = None, **kwargs: Any) -> nn.
         raise UnknownNameError("model", name, suggestions)
     build, defaults = rows[0]
     try:
-        builder = resolve(build)
+        import torch
+
+        with torch.device("cpu"):  # torch 2.6 cannot import parts of itself where the meta device is the default
+            builder = resolve(build)
     except ModuleNotFoundError as error:
         message = f"model {name!r} needs {error.name}, which is not installed: pip install 'skipkb[models]'"
         raise ImportError(message, name=error.name) from error

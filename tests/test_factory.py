@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import skipkb
+from skipkb import factory
 from skipkb.catalog.imports import ImportPathError, resolve
 from skipkb.catalog.index import query
 
@@ -95,3 +97,18 @@ def test_import_paths() -> None:
     ]:
         with pytest.raises(ImportPathError, match=message):
             resolve(path)
+
+
+def test_modules_are_imported_off_the_meta_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constants that a module makes while it is imported have values, also where the model is built without any."""
+    devices = []
+
+    def watched(path: str) -> object:
+        devices.append(torch.empty(0).device.type)
+        return resolve(path)
+
+    monkeypatch.setattr(factory, "resolve", watched)
+    with torch.device("meta"):
+        model = skipkb.create_model("resnet18")
+    assert devices == ["cpu"]
+    assert model.fc.weight.is_meta

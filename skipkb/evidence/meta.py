@@ -23,8 +23,9 @@ def build(variant: Variant) -> nn.Module:
     Raises:
         RuntimeError: the builder gave some parameter real memory.
     """
+    builder = resolve(variant.build)  # before: torch 2.6 cannot import parts of itself on the meta device
     with torch.device("meta"):
-        model = resolve(variant.build)(**variant.kwargs)
+        model = builder(**variant.kwargs)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{variant.build} returned {type(model).__name__} instead of an nn.Module")
     for name, parameter in model.named_parameters():
