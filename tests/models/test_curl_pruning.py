@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,15 +15,6 @@ from skipkb.evidence.contract import resolve
 from skipkb.models.classification import curl_pruning, densenet, i_resnet, resnet
 from skipkb.models.classification.curl_pruning import curl_resnet, importance, lowest, prune, remove
 from skipkb.nn.channels import Channel, Channels
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def scramble(model: nn.Module) -> nn.Module:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,15 +10,6 @@ from torch.nn import functional as F
 from skipkb.evidence import meta
 from skipkb.models.detection import dcn
 from skipkb.models.detection.dcn import Bottleneck, DeformableDeepLab, DeformConv2d, Upsampling
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(**options: object) -> DeformableDeepLab:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
@@ -12,15 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import skipkb
 from skipkb.models.classification import ghostnet
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def multiplications(model: nn.Module, *shape: int) -> int:

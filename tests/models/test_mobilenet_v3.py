@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -13,16 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import skipkb
 from skipkb.models.classification import mobilenet_v3
 from skipkb.models.classification.mobilenet_v3 import ChannelGate, InvertedResidual, MobileNetV3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
 
 SMALL: tuple[mobilenet_v3.Line, ...] = ((3, 16, 16, True, "RE", 2), (5, 40, 16, True, "HS", 1))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,15 +10,6 @@ from torch.nn import functional as F
 import skipkb
 from skipkb.models.classification import mobilenext
 from skipkb.models.classification.mobilenext import MobileNeXt, SandglassBlock
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def convolutions(block: SandglassBlock) -> list[nn.Conv2d]:

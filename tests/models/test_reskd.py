@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,15 +16,6 @@ from skipkb.evidence.contract import resolve
 from skipkb.models.classification import reskd
 from skipkb.models.classification.reskd import ResKD, distil, distillation
 from skipkb.models.classification.resnet import resnet_cifar
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(key: str) -> nn.Module:

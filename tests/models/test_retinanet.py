@@ -35,12 +35,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize(
     ("build", "kwargs", "parameters"),
     [

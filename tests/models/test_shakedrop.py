@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -11,15 +10,6 @@ from torch import Tensor, nn
 
 from skipkb.models.classification import pyramidnet, shakedrop
 from skipkb.models.classification.shakedrop import BasicUnit, ShakeDrop, ShakeDropPyramidNet, Unit
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("110_a270", 28_485_477), ("272_a200", 26_210_842)])

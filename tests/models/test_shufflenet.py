@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,16 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import skipkb
 from skipkb.models.classification import shufflenet
 from skipkb.models.classification.shufflenet import ShuffleNet, ShuffleUnit, channel_shuffle
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
 
 PARAMETERS = {
     "shufflenet_g1": 1_530_936,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,15 +12,6 @@ from torch import Tensor, nn
 import skipkb
 from skipkb.models.classification import srnet, wrn
 from skipkb.models.classification.srnet import SRNet
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(levels: int, widen_factor: int = 2, **options: int) -> SRNet:

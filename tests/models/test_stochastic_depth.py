@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -12,15 +11,6 @@ from torch.nn import functional as F
 
 from skipkb.models.classification import resnet, stochastic_depth
 from skipkb.models.classification.stochastic_depth import StochasticBlock, StochasticDepthNet, survival_probabilities
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(110, 1_727_962), (152, 2_408_474), (1202, 19_421_274)])

@@ -34,12 +34,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-
-
 def loud(model: nn.Module) -> nn.Module:
     """Weights so large that every path through the network leaves a trace in the output."""
     for p in model.parameters():

@@ -17,12 +17,6 @@ from skipkb.models.segmentation.unet import UNet, centre_crop, objective, overla
 SMALL = {"widths": (4, 6, 8, 10, 12), "dropout": 0.0}
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-
-
 def test_published_size_and_parameters() -> None:
     with torch.device("meta"):
         model = unet()

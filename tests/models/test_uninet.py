@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from timm.layers.drop import DropPath
@@ -14,15 +12,6 @@ from skipkb.models.classification import uninet
 from skipkb.models.classification.uninet import AttentionBlock, DWConvBlock, LocalDSM, LocalGlobalDSM, UniNet
 
 SMALL = {"repeats": (1, 1, 1, 2, 1, 2), "channels": (8, 8, 12, 16, 32, 64), "expansion": (1, 2, 2, 3, 2, 2)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 SIZES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,15 +12,6 @@ from torch.nn import functional as F
 import skipkb
 from skipkb.models.classification import xception
 from skipkb.models.classification.xception import Block, MaxPool, SeparableConv2d, Xception
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def size(model: nn.Module) -> int:
