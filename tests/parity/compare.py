@@ -20,11 +20,21 @@ def scramble(model: nn.Module) -> None:
                 nn.init.normal_(module.bias, std=0.1)
 
 
-def in_order(ours: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for a state dict with other names whose tensors come in the same order, with the same shapes."""
+def in_order(ours: nn.Module, state: Mapping[str, Tensor], *, late: str = "") -> dict[str, Tensor]:
+    """Our names for a state dict with other names whose tensors come in the same order, with the same shapes.
+
+    Args:
+        ours: Our network.
+        state: Their state dict.
+        late: Theirs lists the tensors with this in our name behind the others of the same block.
+    """
     wanted = ours.state_dict()
-    assert [value.shape for value in state.values()] == [value.shape for value in wanted.values()]
-    return dict(zip(wanted, state.values(), strict=True))
+    blocks: dict[str, list[str]] = {}
+    for name in wanted:
+        blocks.setdefault(".".join(name.split(".")[:2]), []).append(name)
+    names = [name for block in blocks.values() for name in sorted(block, key=lambda name: late in name)]
+    assert [value.shape for value in state.values()] == [wanted[name].shape for name in names]
+    return dict(zip(names, state.values(), strict=True))
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -41,9 +51,10 @@ def same_runs(
         ours, theirs: Two classifiers with the same weights. Theirs gets copies.
         x: Pictures, ``(N, C, H, W)``.
         output, gradient: Largest relative difference allowed.
-        double: Take the gradients in float64, where a normalisation over few values is ill-conditioned in float32.
+        double: Take the gradients in float64, where float32 leaves too much rounding: with a normalisation over few
+            values, or a bias in front of one.
 
-    The gradients compared are those of the picture, and of every parameter when both have equally many.
+    The gradients compared are those of the picture, and of every parameter when both have the same names or order.
     """
     theirs.load_state_dict({key: value.clone() for key, value in theirs.state_dict().items()}, assign=True)
     with torch.inference_mode():
@@ -58,17 +69,19 @@ def same_runs(
         F.cross_entropy(net.to(dtype).train()(y), torch.arange(len(x)) + 1).backward()
         pictures.append(y.grad)
     assert_close(pictures[:1], pictures[1:], gradient)
-    mine, others = list(ours.parameters()), list(theirs.parameters())
-    if [p.shape for p in mine] == [p.shape for p in others]:
-        assert_close([p.grad for p in mine], [p.grad for p in others], gradient)
+    mine, others = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    if mine.keys() == others.keys():
+        others = {name: others[name] for name in mine}
+    if [p.shape for p in mine.values()] == [p.shape for p in others.values()]:
+        assert_close([p.grad for p in mine.values()], [p.grad for p in others.values()], gradient)
 
 
 def assert_close(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None], limit: float) -> None:
     """Assert that two lists of gradients differ by less than the limit, each relative to its largest value.
 
-    One smaller than a hundredth of the largest is measured by that: a bias before a normalisation gets rounding only.
+    One smaller than a millionth of the largest is measured by that: a bias before a normalisation gets rounding only.
     """
-    floor = max(grad.abs().max().item() for grad in theirs if grad is not None) / 100
+    floor = max(grad.abs().max().item() for grad in theirs if grad is not None) / 1e6
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         if mine is None or other is None:
             assert mine is other, f"gradient {number} is missing on one side"

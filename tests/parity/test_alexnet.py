@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from skipkb.models.classification import alexnet
+from tests.parity.compare import in_order, same_runs
 
 
 def test_outputs_and_gradients() -> None:
+    provider = pytest.importorskip("pytorchcv.model_provider")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    theirs = pytest.importorskip("pytorchcv.model_provider").get_model("alexnet", pretrained=False)
+    model = provider.get_model("alexnet", pretrained=False)
     with torch.device("meta"):
         ours = alexnet.AlexNet(groups=1, alpha=1e-4 / 5)
-    state = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
-    ours.load_state_dict(state, strict=True, assign=True)
-    x = torch.rand(2, 3, 227, 227, requires_grad=True)
-    results = []
-    for model in (ours.eval(), theirs.eval()):
-        y = model(x)
-        (grad,) = torch.autograd.grad(F.cross_entropy(y, torch.tensor([1, 2])), x)
-        results.append((y.detach(), grad))
-    for mine, peers in zip(*results, strict=True):
-        assert ((mine - peers).abs().max() / peers.abs().max()).item() < 1e-5
+    ours.load_state_dict(in_order(ours, model.state_dict()), strict=True, assign=True)
+    same_runs(ours, model, torch.rand(2, 3, 227, 227), gradient=1e-5)

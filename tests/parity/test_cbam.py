@@ -6,14 +6,10 @@ import re
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from skipkb.models.classification import cbam
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
+from tests.parity.compare import same_runs, scramble
 
 
 def our_name(key: str) -> str:
@@ -35,22 +31,8 @@ def test_outputs_and_gradients(name: str) -> None:
     torch.manual_seed(0)
     model = provider.get_model(name, pretrained=False)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs is made for 224 x 224 only
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+    scramble(model)
     with torch.device("meta"):
         ours = getattr(cbam, name)()
     ours.load_state_dict({our_name(key): value for key, value in model.state_dict().items()}, strict=True, assign=True)
-    x = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    for net in (ours, model):
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1, 2])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
+    same_runs(ours, model, torch.randn(2, 3, 64, 64))

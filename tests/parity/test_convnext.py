@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skipkb.models.classification import convnext
+from tests.parity.compare import same_runs
 
 
 def scramble(model: nn.Module) -> None:
@@ -18,24 +18,6 @@ def scramble(model: nn.Module) -> None:
         elif "norm" in name or "downsample" in name:
             with torch.no_grad():
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
-
-
-def compare(ours: nn.Module, model: nn.Module) -> None:
-    x = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    for net in (ours, model):
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1, 2])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["convnext_small", "convnext_base"])
@@ -59,7 +41,7 @@ def test_timm_takes_our_state_dict_for_an_official_checkpoint() -> None:
         model = timm.create_model(name)
     state = timm.models.convnext.checkpoint_filter_fn({"model": ours.state_dict()}, model)
     model.load_state_dict(state, strict=True, assign=True)
-    compare(ours, model)
+    same_runs(ours, model, torch.randn(2, 3, 64, 64))
 
 
 def test_torchvision() -> None:
@@ -71,7 +53,7 @@ def test_torchvision() -> None:
     with torch.device("meta"):
         model = models.convnext_tiny(stochastic_depth_prob=0.0)
     model.load_state_dict(renamed(ours.state_dict()), strict=True, assign=True)
-    compare(ours, model)
+    same_runs(ours, model, torch.randn(2, 3, 64, 64))
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,20 +6,16 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from skipkb.models.classification import maxvit
+from tests.parity.compare import same_runs, scramble
 
 NAMES = [
     ("maxvit_tiny", "maxvit_tiny_tf_224"),
     ("maxvit_small", "maxvit_small_tf_224"),
     ("maxvit_base", "maxvit_base_tf_224"),
 ]
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
 
 
 @pytest.mark.parametrize(("name", "peer"), NAMES)
@@ -42,19 +38,6 @@ def test_outputs_and_gradients() -> None:
             nn.init.normal_(parameter, std=math.sqrt(1 / parameter[0].numel()))
         elif name.endswith("weight"):
             nn.init.uniform_(parameter, 0.5, 1.5)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    scramble(model)
     ours.load_state_dict(model.state_dict(), strict=True)
-    x = torch.randn(1, 3, 224, 224)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    for net in (ours, model):
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
+    same_runs(ours, model, torch.randn(1, 3, 224, 224))

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from skipkb.models.classification import mlp_mixer
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
+from tests.parity.compare import same_runs
 
 
 def test_outputs_and_gradients() -> None:
@@ -24,17 +20,7 @@ def test_outputs_and_gradients() -> None:
     with torch.device("meta"):
         ours = mlp_mixer.mixer_b16(image_size=64)
     ours.load_state_dict(model.state_dict(), strict=True, assign=True)
-    x = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    for net in (ours, model):
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1, 2])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
+    same_runs(ours, model, torch.randn(2, 3, 64, 64))
 
 
 @pytest.mark.parametrize(("name", "peer"), [("mixer_b16", "mixer_b16_224"), ("mixer_l16", "mixer_l16_224")])

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skipkb.models.classification import res2net
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
+from tests.parity.compare import same_runs, scramble
 
 
 def test_outputs_and_gradients() -> None:
@@ -19,22 +14,8 @@ def test_outputs_and_gradients() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = timm.create_model("res2net50_26w_4s", zero_init_last=False)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+    scramble(model)
     with torch.device("meta"):
         ours = res2net.res2net50_26w_4s()
     ours.load_state_dict(model.state_dict(), strict=True, assign=True)
-    x = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    for net in (ours, model):
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1, 2])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
+    same_runs(ours, model, torch.randn(2, 3, 64, 64))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification import resnet
+from tests.parity.compare import difference, scramble
 
 NAMES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -26,16 +27,6 @@ def timm_model(name: str) -> nn.Module:
     return model
 
 
-def scramble(model: nn.Module) -> None:
-    """Give every normalisation statistics and scales of its own, so that no two layers are alike."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-
-
 def twins(peer: Callable[[str], nn.Module], name: str) -> tuple[nn.Module, nn.Module, Tensor]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -45,10 +36,6 @@ def twins(peer: Callable[[str], nn.Module], name: str) -> tuple[nn.Module, nn.Mo
         ours = getattr(resnet, name)().eval()
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
     return ours, theirs, torch.randn(2, 3, 64, 64)
-
-
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 @pytest.mark.parametrize("peer", [torchvision_model, timm_model])
@@ -63,8 +50,9 @@ def test_outputs(name: str, peer: Callable[[str], nn.Module]) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_gradients_of_one_batch(name: str, peer: Callable[[str], nn.Module]) -> None:
     """In training mode, so that batch statistics and their running averages are compared as well."""
-    theirs, x = peer(name).train(), torch.randn(4, 3, 64, 64)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    theirs, x = peer(name).train(), torch.randn(4, 3, 64, 64)
     scramble(theirs)
     ours = getattr(resnet, name)().train()
     ours.load_state_dict(theirs.state_dict(), strict=True)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skipkb.models.classification import resnext
+from tests.parity.compare import same_runs, scramble
 
 
 def theirs(library: str, name: str) -> nn.Module:
@@ -20,16 +20,8 @@ def theirs(library: str, name: str) -> nn.Module:
         model = pytest.importorskip("timm").create_model(name, pretrained=False)
     else:
         model = getattr(pytest.importorskip("torchvision.models"), name)(weights=None)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+    scramble(model)
     return model
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
 
 
 PEERS = [
@@ -53,17 +45,7 @@ def test_outputs_and_gradients(library: str, name: str, peer: str) -> None:
     if library == "pytorchcv":  # other names, and the shortcut before the body
         state = _renamed(state)
     ours.load_state_dict(state, strict=True, assign=True)
-    x = torch.randn(2, 3, 32, 32)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    for net in (ours, model):
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1, 2])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
+    same_runs(ours, model, torch.randn(4, 3, 32, 32))
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

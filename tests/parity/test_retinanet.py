@@ -16,10 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from skipkb.models.detection.retinanet import RetinaNet, losses, retinanet_resnet50_fpn
-
-
-def relative(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
+from tests.parity.compare import difference
 
 
 def scramble(model: nn.Module) -> None:
@@ -105,8 +102,8 @@ def test_raw_outputs(peer: nn.Module, ours: RetinaNet, size: tuple[int, int]) ->
         expected = peer.head(features)
         anchors = peer.anchor_generator(ImageList(images, [size, size]), features)
         got = ours(images)
-    assert relative(got["cls_logits"], expected["cls_logits"]) < 1e-5
-    assert relative(got["bbox_regression"], expected["bbox_regression"]) < 1e-5
+    assert difference(got["cls_logits"], expected["cls_logits"]) < 1e-5
+    assert difference(got["bbox_regression"], expected["bbox_regression"]) < 1e-5
     assert torch.equal(got["anchors"], anchors[0])
 
 
@@ -118,8 +115,8 @@ def test_detections_on_photographs(peer: nn.Module, ours: RetinaNet, photographs
         assert len(b["scores"]) > 100
         assert b["labels"].unique().numel() > 10
         assert torch.equal(a["labels"], b["labels"])
-        assert relative(a["boxes"], b["boxes"]) < 1e-5
-        assert relative(a["scores"], b["scores"]) < 1e-5
+        assert difference(a["boxes"], b["boxes"]) < 1e-5
+        assert difference(a["scores"], b["scores"]) < 1e-5
 
 
 def test_training_losses(peer: nn.Module, ours: RetinaNet) -> None:

@@ -7,43 +7,22 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skipkb.models.classification import senet
+from tests.parity.compare import same_runs
 
 
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
-
-
-def compare(ours: nn.Module, model: nn.Module, side: int = 64) -> None:
-    x = torch.randn(2, 3, side, side)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    for net in (ours, model):
-        for module in net.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1, 2])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("name", "peer"), [("se_resnet50", "legacy_seresnet50"), ("senet154", "legacy_senet154")])
-def test_timm(name: str, peer: str) -> None:
+@pytest.mark.parametrize(("name", "dropout", "picture"), [("se_resnet50", 0.0, 64), ("senet154", 0.2, 32)])
+def test_timm(name: str, dropout: float, picture: int) -> None:
     timm = pytest.importorskip("timm")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with torch.device("meta"):
-        ours, model = getattr(senet, name)(), timm.create_model(peer, drop_rate=0.0)
+        ours, model = getattr(senet, name)(), timm.create_model("legacy_" + name.replace("_", ""), drop_rate=dropout)
     state = {key: random_like(key, value) for key, value in model.state_dict().items()}
     for net in (ours, model):
         net.load_state_dict(state, strict=True, assign=True)
-    compare(ours, model, 32 if name == "senet154" else 64)
+    same_runs(ours, model, torch.randn(4, 3, picture, picture))
 
 
 def random_like(key: str, value: Tensor) -> Tensor:
@@ -69,7 +48,7 @@ def test_pytorchcv() -> None:
     model.load_state_dict(state, strict=True, assign=True)
     ours.load_state_dict({our_name(key): fitted(value, key) for key, value in state.items()}, strict=True, assign=True)
     model.features.init_block.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # it pads, the authors do not
-    compare(ours, model)
+    same_runs(ours, model, torch.randn(2, 3, 64, 64))
 
 
 def fitted(value: Tensor, key: str) -> Tensor:

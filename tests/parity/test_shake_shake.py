@@ -6,14 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification import shake_shake
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
+from tests.parity.compare import difference, in_order, scramble
 
 
 def test_blocks() -> None:
@@ -22,15 +18,9 @@ def test_blocks() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = provider.get_model("shakeshakeresnet26_2x32d_cifar10", pretrained=False)
+    scramble(model)
     ours = shake_shake.shake_shake26_2x32d()
-    wanted = ours.state_dict()
-    assert [v.shape for v in wanted.values()] == [v.shape for v in model.state_dict().values()]
-    ours.load_state_dict(dict(zip(wanted, model.state_dict().values(), strict=True)))
-    for module in [*ours.modules(), *model.modules()]:
-        if isinstance(module, nn.BatchNorm2d):
-            torch.manual_seed(module.num_features)
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    ours.load_state_dict(in_order(ours, model.state_dict()), strict=True)
     ours.eval()
     model.eval()
     mine = [block for group in (ours.layer1, ours.layer2, ours.layer3) for block in group]

@@ -6,37 +6,10 @@ import re
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from skipkb.models.classification import sknet
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
-
-
-def scramble(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-
-
-def compare(ours: nn.Module, model: nn.Module) -> None:
-    x = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        assert difference(ours.eval()(x), model.eval()(x)) < 1e-5
-    grads = []
-    x = torch.randn(4, 3, 64, 64, dtype=torch.float64)  # the selection normalises over pictures only: two are too few
-    for net in (ours.double(), model.double()):
-        net.train()
-        x = x.detach().requires_grad_()
-        F.cross_entropy(net(x), torch.tensor([1, 2, 3, 4])).backward()
-        grads.append(x.grad)
-        x.grad = None
-    assert difference(grads[0], grads[1]) < 1e-4  # type: ignore[arg-type]
+from tests.parity.compare import same_runs, scramble
 
 
 def test_timm() -> None:
@@ -48,7 +21,7 @@ def test_timm() -> None:
     with torch.device("meta"):
         ours = sknet.sknet50()
     ours.load_state_dict(model.state_dict(), strict=True, assign=True)
-    compare(ours, model)
+    same_runs(ours, model, torch.randn(4, 3, 64, 64), double=True)  # the selection normalises over pictures only
 
 
 def test_pytorchcv() -> None:
@@ -61,7 +34,7 @@ def test_pytorchcv() -> None:
     with torch.device("meta"):
         ours = sknet.sknet50()
     ours.load_state_dict({our_name(key): value for key, value in model.state_dict().items()}, strict=True, assign=True)
-    compare(ours, model)
+    same_runs(ours, model, torch.randn(4, 3, 64, 64), double=True)  # the selection normalises over pictures only
 
 
 def our_name(key: str) -> str:

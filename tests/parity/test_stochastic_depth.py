@@ -6,23 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification.stochastic_depth import StochasticBlock
+from tests.parity.compare import difference, scramble
 
 
 def scrambled_block(channels: int, survival: float) -> StochasticBlock:
     torch.manual_seed(0)
     block = StochasticBlock(channels, channels, survival=survival)
-    for norm in (block.bn1, block.bn2):
-        nn.init.normal_(norm.running_mean, std=0.1)  # type: ignore[arg-type]
-        nn.init.uniform_(norm.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    scramble(block)
     return block
-
-
-def difference(ours: Tensor, peers: Tensor) -> float:
-    return ((ours - peers).abs().max() / peers.abs().max()).item()
 
 
 def test_torchvisions_layer_is_ours_but_for_the_scale() -> None:

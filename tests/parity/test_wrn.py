@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from skipkb.models.classification import wrn
+from tests.parity.compare import in_order, same_runs, scramble
 
 
 def theirs(library: str, name: str) -> nn.Module:
@@ -22,24 +21,8 @@ def theirs(library: str, name: str) -> nn.Module:
         model = pytest.importorskip("timm").create_model(name, pretrained=False)
     else:
         model = getattr(pytest.importorskip("torchvision.models"), name)(weights=None)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+    scramble(model)
     return model
-
-
-def in_order(ours: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Other names, the same order of layers."""
-    wanted = ours.state_dict()
-    assert [v.shape for v in wanted.values()] == [v.shape for v in state.values()]
-    return dict(zip(wanted, state.values(), strict=True))
-
-
-def difference(ours: Iterable[Tensor | None], peers: Iterable[Tensor | None]) -> float:
-    pairs = zip(ours, peers, strict=True)
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs if a is not None and b is not None)
 
 
 PEERS = [
@@ -56,17 +39,6 @@ def test_outputs_and_gradients(library: str, name: str, peer: str, picture: int)
     model = theirs(library, peer)
     with torch.device("meta"):
         ours = getattr(wrn, name)()
-    state = model.state_dict()
-    if library == "pytorchcv":
-        state = in_order(ours, state)
-    ours.load_state_dict({k: v.clone() for k, v in state.items()}, strict=True, assign=True)
-    x = torch.randn(2, 3, picture, picture)
-    with torch.inference_mode():
-        assert difference([ours.eval()(x)], [model.eval()(x)]) < 1e-5
-    inputs = []
-    for net in (ours, model):
-        y = x.clone().requires_grad_()
-        F.cross_entropy(net.train()(y), torch.tensor([1, 2])).backward()
-        inputs.append(y.grad)
-    assert difference(inputs[:1], inputs[1:]) < 1e-4
-    assert difference((p.grad for p in ours.parameters()), (p.grad for p in model.parameters())) < 1e-4
+    state = in_order(ours, model.state_dict()) if library == "pytorchcv" else model.state_dict()
+    ours.load_state_dict(state, strict=True, assign=True)
+    same_runs(ours, model, torch.randn(4, 3, picture, picture))
