@@ -10,8 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from skipkb.skips.description import describe
+from skipkb.skips.folds import Fold, find_folds
 from skipkb.skips.graph import SkipGraph
-from skipkb.skips.picture import ARCS, DARK, LIGHT, Fold, describe, find_folds, find_stages, fingerprint
+from skipkb.skips.picture import ARCS, fingerprint
+from skipkb.skips.stages import find_stages
+from skipkb.skips.svg import DARK, LIGHT
 
 from .networks import NETWORKS, Sketch, resnet, unet, vit  # type: ignore[import-not-found]
 
