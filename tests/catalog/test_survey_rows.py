@@ -62,3 +62,21 @@ def test_every_reference_has_a_record() -> None:
     assert references[134] == references[138]  # one paper, listed twice
     assert len(set(references)) == 201
     assert set(references) <= set(catalogue.references)
+
+
+NAMED_IN_THE_TEXT = [
+    "alexnet", "curl_pruning", "dcn", "drn", "ghostnet", "googlenet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3",
+    "mobilenext", "nin", "preact_resnet", "reskd", "resnest", "senet", "shake_shake", "shakedrop", "shufflenet", "sknet",
+    "srnet", "stochastic_depth", "xception",
+]  # fmt: skip
+"""Classification methods and residual units of sections IV.B to IV.D and V.C that stand in no table."""
+
+
+def test_table_one_runs_and_what_the_text_names_beside_it() -> None:
+    catalogue = load()
+    (table,) = [each for each in catalogue.survey.tables if each.key == "classification"]
+    for key in [*table.rows, *NAMED_IN_THE_TEXT]:
+        entry = catalogue.entries[key]
+        assert entry.variants, f"{key} does not run"
+        assert entry.smoke
+        assert entry.implementation is None
