@@ -116,6 +116,13 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
             "pytorchcv": lambda: get_model("seresnet50"),
         },
     ),
+    "senet154": (
+        IMAGENET,
+        {
+            "timm": lambda: timm.create_model("legacy_senet154"),
+            "pytorchcv": lambda: get_model("senet154"),
+        },
+    ),
     "drn_d_22": (IMAGENET, {"pytorchcv": lambda: get_model("drnd22")}),
     "res2net50_26w_4s": (
         IMAGENET,
@@ -187,6 +194,7 @@ PEERS: dict[str, tuple[tuple[int, ...], dict[str, Callable[[], nn.Module]]]] = {
     "googlenet_bn": (IMAGENET, {"torchvision": lambda: torchvision.models.googlenet(init_weights=False)}),
     "nin_cifar10": (CIFAR, {"pytorchcv": lambda: get_model("nin_cifar10")}),
     "attention56": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet56")}),
+    "attention92": (IMAGENET, {"pytorchcv": lambda: get_model("resattnet92")}),
     "resnest50": (
         (2, *IMAGENET[1:]),  # as for sknet50
         {"timm": lambda: timm.create_model("resnest50d")},
