@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from skipkb.skips.calls import tensors_of
 from skipkb.skips.capture import plain
 from skipkb.skips.graph import Edge, Operand, Shape, Skip
 from skipkb.skips.ops import Family, Op, describe
 from skipkb.skips.places import Frames
-from skipkb.skips.record import tensors_of
 
 
 class AblationError(ValueError):

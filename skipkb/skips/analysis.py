@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Shortcut, Site, Skip
-from skipkb.skips.ops import Family
-from skipkb.skips.record import (
+from skipkb.skips.nodes import (
     ACTIVATED,
     AFFINE,
     GATED,
@@ -26,6 +25,7 @@ from skipkb.skips.record import (
     Node,
     Trace,
 )
+from skipkb.skips.ops import Family
 
 _TRANSPARENT = {Family.IDENT, Family.RESAMPLE, Family.NORM, Family.SLICE, Family.MUL, Family.SPLIT}
 _NOWHERE: tuple[dict[int, Path], int] = {}, -1

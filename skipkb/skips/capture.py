@@ -15,10 +15,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skipkb.skips import shapes
+from skipkb.skips.calls import tensors_of
 from skipkb.skips.guard import Guard, version
 from skipkb.skips.ops import Family, Op, describe
 from skipkb.skips.places import Frames
-from skipkb.skips.record import Recorder, tensors_of
+from skipkb.skips.record import Recorder
 
 Capture = Literal["function", "dispatch"]
 
@@ -75,7 +76,7 @@ class FunctionCapture(TorchFunctionMode):
     def _left(self, module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(module, ScriptModule) and output is not None:
             self.scripted.append(self.frames.current.path)
-            outs = [tensor for tensor in tensors_in(output) if not self.recorder.known(tensor)]
+            outs = [tensor for tensor in tensors_in(output) if not self.recorder.values.known(tensor)]
             self.recorder.opaque(module, self.frames.current, tensors_in(args), outs, "script")
 
 

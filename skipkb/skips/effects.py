@@ -1,0 +1,196 @@
+"""What an operation does to the data that passes through it: the flags, the weight and the resolution of its node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from skipkb.skips.calls import Call
+from skipkb.skips.line import Line
+from skipkb.skips.nodes import (
+    ACTIVATED,
+    AFFINE,
+    GATED,
+    MERGED,
+    MIXED,
+    PARTIAL,
+    RESAMPLED,
+    SQUASHED,
+    UPSAMPLED,
+    WEIGHTED,
+    Node,
+    Trace,
+)
+from skipkb.skips.ops import Family, Op
+from skipkb.skips.values import Operands
+
+_WEIGHTED = {Family.MATMUL, Family.CONV, Family.EMBEDDING, Family.RECURRENT, Family.ATTENTION}
+_MERGES = {Family.ADD: "add", Family.CAT: "concat", Family.STACK: "concat", Family.EXTREME: "maximum"}
+_NO_LAYERS = {"where", "prelu", "scaled_dot_product_attention", "rrelu", "bucketize", "cdist", "gather"}
+"""Operations that may meet a matrix of parameters and are no layer for it."""
+
+
+class Effects:
+    """Appends the nodes of operations that compute something from data."""
+
+    def __init__(self, trace: Trace, line: Line) -> None:
+        self.trace = trace
+        self.line = line
+
+    def add(self, call: Call, operands: Operands, out: Tensor) -> int:
+        """Append the node, or the two nodes of an addmm, of a call that gave ``out``; returns the number."""
+        op, data = call.op, operands.data
+        preds = tuple(node for node, _ in data)
+        slots = tuple(position for _, position in data)
+        places = max(self.trace.nodes[node].places for node in preds)
+        node = Node(op.name, op.family, call.frame, call.nth, preds, slots, tuple(out.shape), places)
+        if op.family is Family.ADDMM and 0 in slots and len(slots) > 1:
+            return self._biased(node, call, operands, out)
+        node.family = family = _meaning(op.family, operands)
+        distinct = len(set(preds)) > 1
+        if family in _WEIGHTED:
+            if family is not Family.EMBEDDING or operands.matrix is not None:
+                self._weigh(node, operands)
+        elif family is Family.RESAMPLE:
+            self._resample(node)
+        elif family is Family.SLICE:
+            self._slice(node, call, distinct)
+        elif family is Family.SPLIT:
+            if len(call.outs) > 1:
+                node.flags = PARTIAL
+        elif family is Family.NORM:
+            node.flags = AFFINE
+        elif family is Family.SQUASH:
+            node.flags = ACTIVATED | SQUASHED
+        elif family in _MERGES:
+            if distinct:
+                node.flags, node.merge = MERGED, _MERGES[family]
+            elif family is Family.ADD and op.name in ("addcmul", "addcdiv", "lerp") and operands.parameters:
+                node.flags = AFFINE
+        elif family is Family.MUL:
+            if distinct:
+                node.flags, node.merge = GATED, "product"
+            elif operands.parameters:
+                node.flags = AFFINE
+        elif family is Family.OTHER:
+            self._other(node, operands, distinct)
+        return self.trace.add(node)
+
+    def _biased(self, node: Node, call: Call, operands: Operands, out: Tensor) -> int:
+        """addmm with data for a bias: a product, and a sum of its own."""
+        rest = [pair for pair in operands.data if pair[1] != 0]
+        inner = call._replace(op=Op(call.op.name + ".product", Family.MATMUL, False))
+        product = self.add(inner, operands._replace(data=rest), out)
+        node.family = Family.ADD
+        node.preds, node.slots = (node.preds[0], product), (0, rest[0][1])
+        node.flags, node.merge = MERGED, "add"
+        return self.trace.add(node)
+
+    def _weigh(self, node: Node, operands: Operands) -> None:
+        """A weighted layer. The resolution changes with a convolution's stride, and begins where there was none."""
+        family, before, after = node.family, self.trace.nodes[node.preds[0]].shape, node.shape
+        node.flags = WEIGHTED
+        node.weight = 2 if family is Family.ATTENTION else 1
+        absolute = self.line.add(family, node.frame, operands.matrix, after)
+        node.places = node.places or absolute
+        if family is Family.CONV:
+            node.conv = 1
+            pixels = math.prod(before[2:])
+            if pixels and len(after) == len(before):
+                ratio = math.prod(after[2:]) / pixels
+                node.places *= ratio
+            if "transpose" in node.name or _grows(before, after):
+                node.flags |= UPSAMPLED
+
+    def _resample(self, node: Node) -> None:
+        """Pooling, interpolation, or a fixed kernel."""
+        source = self.trace.nodes[node.preds[0]]
+        ratio = _ratio(node.name, source.shape, node.shape)
+        node.flags = RESAMPLED | (UPSAMPLED if ratio > 1.0 else 0)
+        node.places = source.places * ratio
+
+    def _slice(self, node: Node, call: Call, distinct: bool) -> None:
+        """Every nth pixel is a lower resolution; anything else is a crop or a part."""
+        source = self.trace.nodes[node.preds[0]]
+        if _strided(call.op, call.args):
+            node.flags = RESAMPLED
+            if source.total:
+                node.places = source.places * math.prod(node.shape) / source.total
+        else:
+            node.flags = self._part(source, tuple(call.found[node.slots[0]].shape), node.shape)
+        if distinct:
+            node.flags |= MIXED
+
+    def _part(self, source: Node, before: tuple[int, ...], after: tuple[int, ...]) -> int:
+        """A crop of the picture keeps what it is; a part of the channels or tokens is partial."""
+        if math.prod(before) == math.prod(after):
+            return 0
+        if len(before) != len(after) or len(before) < 4:
+            return PARTIAL
+        cut = _axes(before, after)
+        if len(cut) > 1:
+            return 0 if cut[0] >= 2 or cut == [1, 2] else PARTIAL
+        # aten crops one axis after the other: two neighbouring axes make a crop
+        if source.family is Family.SLICE and source.preds:
+            earlier = _axes(self.trace.nodes[source.preds[0]].shape, source.shape)
+            if len(earlier) == 1 and 0 < earlier[0] == cut[0] - 1:
+                source.flags &= ~PARTIAL
+                return 0
+        return PARTIAL
+
+    def _other(self, node: Node, operands: Operands, distinct: bool) -> None:
+        """An activation, or an operation nobody knows, which may hold a layer."""
+        if distinct:
+            node.flags = MIXED
+        elif node.name not in ("where", "neg", "masked_fill"):
+            node.flags = ACTIVATED | (MIXED if len(node.preds) > 1 else 0)
+        if operands.matrix is not None and node.name not in _NO_LAYERS:
+            node.flags |= WEIGHTED
+            node.weight = 1
+            self.line.add(Family.MATMUL, node.frame, operands.matrix, node.shape)
+
+
+def _meaning(family: Family, operands: Operands) -> Family:
+    """What a product or a convolution is, given what it works on."""
+    if family is Family.ADDMM:  # data for a bias alone: the product is one of constants
+        family = Family.IDENT if operands.data[0][1] == 0 else Family.MATMUL
+    if operands.matrix is None:
+        if family is Family.MATMUL:
+            # A fixed matrix only rearranges; two factors of data are attention and its kin.
+            return Family.OTHER if len(operands.data) > 1 else Family.IDENT
+        if family is Family.CONV and len(operands.data) == 1:
+            return Family.RESAMPLE  # a fixed kernel, such as a blur
+    return family
+
+
+def _strided(op: Op, args: Sequence[Any]) -> bool:
+    """Every second pixel: ``x[:, :, ::2]``, or aten's slice(x, axis, start, end, step)."""
+    if op.name == "slice":
+        return len(args) > 4 and args[1] > 0 and args[4] > 1
+    if op.name != "getitem" or len(args) < 2:
+        return False
+    parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return any(isinstance(part, slice) and isinstance(part.step, int) and part.step > 1 for part in parts)
+
+
+def _axes(before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
+    """The axes that became shorter."""
+    if len(before) != len(after):
+        return []
+    return [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+
+
+def _ratio(name: str, before: tuple[int, ...], after: tuple[int, ...]) -> float:
+    """How many output positions there are for one input position."""
+    if name.startswith("pixel_") and len(before) >= 3 and before[-1] and before[-2]:
+        return (after[-1] * after[-2]) / (before[-1] * before[-2])
+    if not math.prod(before) or (len(after) < len(before) and before[-2:] == after[-2:]):
+        return 1.0  # reduced over something else than the picture
+    return math.prod(after) / math.prod(before)
+
+
+def _grows(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    return len(before) == len(after) >= 4 and math.prod(after[2:]) > 1.5 * math.prod(before[2:])
