@@ -43,7 +43,7 @@ class InPlace:
         copy = Node(op.name, Family.IDENT, call.frame, call.nth, (node,), (slot,), tuple(value.shape), places)
         inside = region is None or math.prod(region.shape) != math.prod(shape)
         number = self.trace.add(copy)
-        self.write(call, number, target, region, merge="concat", nth=call.nth, slot=slot, inside=inside)
+        self.write(call, number, target, region, merge="concat", slot=slot, inside=inside)
 
     def _scatter(self, call: Call, operands: Operands) -> None:
         """Out of place: a new tensor of two operands."""
@@ -66,20 +66,19 @@ class InPlace:
         region: Tensor | None,
         *,
         merge: str = "",
-        nth: int = 1,
         slot: int = 0,
         inside: bool = False,
     ) -> None:
         """``target`` (or a ``region`` ``inside`` it, None if unknown) now holds ``node``."""
         covering = covers(target) and not inside
-        whole = node if covering else self._spliced(call, node, target, merge, nth, slot)
+        whole = node if covering else self._spliced(call, node, target, merge, slot)
         place = None if region is None else geometry_of(region)
         self.values.write(target, node, whole, None if covering else place)
         self.values.put(target, whole if inside else node)
 
-    def _spliced(self, call: Call, node: int, target: Tensor, merge: str, nth: int, slot: int) -> int:
+    def _spliced(self, call: Call, node: int, target: Tensor, merge: str, slot: int) -> int:
         """What the storage as a whole holds once ``node`` stands in a part of it: what else sees it sees this."""
-        op, frame, nodes = call.op, call.frame, self.trace.nodes
+        op, frame, nth, nodes = call.op, call.frame, call.nth, self.trace.nodes
         storage = storage_of(target)
         base = self.values.beneath(storage)
         if base < 0:  # the first write into a buffer of constants

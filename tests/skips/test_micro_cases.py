@@ -169,6 +169,14 @@ def slice_write(m: Net, x: Tensor) -> Tensor:
     return m.c(x)
 
 
+@case(1, 1, 0)
+def slice_write_beside_the_rest(m: Net, x: Tensor) -> Tensor:
+    """The part that was not written over is still the branch, and so the sum is a skip."""
+    y = m.a(x).clone()
+    y[:, : C // 2] = x[:, : C // 2]
+    return x + y
+
+
 @case(1, 0, 0)
 def parallel_branches_around_one_shortcut(m: Net, x: Tensor) -> Tensor:
     return x + m.a(x) + m.f(x)
@@ -775,3 +783,15 @@ def test_an_activation_that_writes_elsewhere() -> None:
 
     for capture in CAPTURES:
         assert traced(Net(rule), torch.randn(1, C, 8, 8), capture).counts() == {"add": 1, "identity": 1}
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+def test_a_part_written_in_place_is_named_by_its_last_write(capture: str) -> None:
+    def rule(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x).clone()
+        y[:, :1].add_(1.0)
+        y[:, 1:2].add_(2.0)
+        return y + m.b(y)
+
+    (skip,) = trace(rule, capture).skips
+    assert skip.edges[0].source.endswith("add[2]")
