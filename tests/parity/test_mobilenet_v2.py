@@ -27,8 +27,17 @@ def test_outputs_and_gradients(name: str, library: str, peer: float | str) -> No
     else:
         model = pytest.importorskip("torchvision.models").mobilenet_v2(weights=None, width_mult=peer)
     scramble(model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data *= 6  # so that in training every ReLU6 cuts something off
     with torch.device("meta"):
         ours = getattr(mobilenet_v2, name)()
     state = in_order(ours, model.state_dict()) if library == "timm" else model.state_dict()
     ours.load_state_dict(state, strict=True, assign=True)
-    same_runs(ours, model, torch.randn(4, 3, 64, 64))
+    cut = []
+    for module in ours.modules():
+        if isinstance(module, nn.ReLU6):
+            module.register_forward_hook(lambda _module, _args, output: cut.append(bool((output == 6).any())))
+    same_runs(ours, model, torch.randn(4, 3, 64, 64), double=True)
+    assert len(cut) == 2 * 35
+    assert all(cut[35:])  # evaluation first, then training
