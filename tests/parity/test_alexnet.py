@@ -11,8 +11,6 @@ from tests.parity.compare import in_order, same_runs
 
 def test_outputs_and_gradients() -> None:
     provider = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model = provider.get_model("alexnet", pretrained=False)
     with torch.device("meta"):
         ours = alexnet.AlexNet(groups=1, alpha=1e-4 / 5)

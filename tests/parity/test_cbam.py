@@ -27,8 +27,6 @@ def our_name(key: str) -> str:
 @pytest.mark.parametrize("name", ["cbam_resnet18", "cbam_resnet50"])
 def test_outputs_and_gradients(name: str) -> None:
     provider = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model = provider.get_model(name, pretrained=False)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs is made for 224 x 224 only
     scramble(model)

@@ -33,7 +33,6 @@ def test_timm_takes_our_state_dict_for_an_official_checkpoint() -> None:
     """timm renames the authors' checkpoints to its own names; a name that is not theirs would be refused there."""
     name = "convnext_tiny"
     timm = pytest.importorskip("timm")
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     ours = getattr(convnext, name)()
     scramble(ours)
@@ -46,8 +45,6 @@ def test_timm_takes_our_state_dict_for_an_official_checkpoint() -> None:
 
 def test_torchvision() -> None:
     models = pytest.importorskip("torchvision.models")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     ours = convnext.convnext_tiny()
     scramble(ours)
     with torch.device("meta"):

@@ -16,8 +16,6 @@ from tests.parity.compare import difference, scramble
 @pytest.mark.parametrize(("groups", "dilation"), [(1, 2), (4, 2), (2, 1)])
 def test_torchvisions_layer(groups: int, dilation: int) -> None:
     ops: Any = pytest.importorskip("torchvision.ops")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     ours = dcn.DeformConv2d(8, 6, dilation=dilation, groups=groups)
     nn.init.normal_(ours.conv_offset.weight, std=0.3)
     theirs = ops.DeformConv2d(8, 6, 3, padding=dilation, dilation=dilation, bias=False)
@@ -51,8 +49,6 @@ class Offset(nn.Module):
 def test_torchvisions_resnet_with_the_authors_changes() -> None:
     """Pooling without padding, strides in the first convolutions, res5 dilated and deformable."""
     models: Any = pytest.importorskip("torchvision.models")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = models.resnet50(weights=None)
     theirs.maxpool = nn.MaxPool2d(3, 2, 0, ceil_mode=True)
     for stage, stride in ((theirs.layer2, 2), (theirs.layer3, 2), (theirs.layer4, 1)):

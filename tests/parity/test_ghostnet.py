@@ -12,8 +12,6 @@ from tests.parity.compare import same_runs, scramble
 @pytest.mark.parametrize(("name", "peer"), [("ghostnet", "100"), ("ghostnet_050", "050"), ("ghostnet_130", "130")])
 def test_timm(name: str, peer: str) -> None:
     timm = pytest.importorskip("timm")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = timm.create_model(f"ghostnet_{peer}", pretrained=False, drop_rate=0.2)
     scramble(theirs)
     ours = getattr(ghostnet, name)()

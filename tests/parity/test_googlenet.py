@@ -45,7 +45,6 @@ def same(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
 
 def torchvision(**options: Any) -> Any:
     models = pytest.importorskip("torchvision.models")
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = models.googlenet(weights=None, init_weights=False, **options)
     scramble(model)

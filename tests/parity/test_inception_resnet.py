@@ -24,8 +24,6 @@ def theirs(library: str) -> nn.Module:
 
 @pytest.mark.parametrize("library", ["timm", "pytorchcv"])
 def test_outputs_and_gradients(library: str) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model = theirs(library)
     with torch.device("meta"):
         ours = inception_resnet.inception_resnet_v2(dropout=0.2)

@@ -19,8 +19,6 @@ from tests.parity.compare import in_order, same_runs, scramble
 
 @pytest.mark.parametrize("bits", [1, 32])
 def test_outputs_and_gradients(bits: int) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
     model: Any = provider.get_model(f"wrn20_10_{bits}bit_cifar10", pretrained=False)
     last = model.output.final_conv.bn

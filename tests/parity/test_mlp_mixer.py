@@ -12,8 +12,6 @@ from tests.parity.compare import same_runs
 
 def test_outputs_and_gradients() -> None:
     timm = pytest.importorskip("timm")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     # The full depth and width; patches of 16 pixels in a picture of 64 leave 16 tokens.
     model = timm.create_model("mixer_b16_224", img_size=64)
     nn.init.normal_(model.head.weight, std=0.02)

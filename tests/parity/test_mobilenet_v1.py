@@ -12,8 +12,6 @@ from tests.parity.compare import in_order, same_runs, scramble
 
 def test_timm() -> None:
     timm = pytest.importorskip("timm")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = timm.create_model("mobilenetv1_100", pretrained=False, drop_rate=0.001)
     scramble(theirs)
     ours = mobilenet_v1.mobilenet_v1()
@@ -25,8 +23,6 @@ def test_timm() -> None:
 def test_pytorchcv(width: float, name: str) -> None:
     """Theirs has the ReLU of the text and no dropout."""
     provider = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = provider.get_model(f"mobilenet_{name}", pretrained=False)
     theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs is made for 224 x 224 only
     scramble(theirs)

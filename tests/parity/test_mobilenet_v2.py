@@ -20,8 +20,6 @@ PEERS = [
 
 @pytest.mark.parametrize(("name", "library", "peer"), PEERS)
 def test_outputs_and_gradients(name: str, library: str, peer: float | str) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     if library == "timm":
         model: nn.Module = pytest.importorskip("timm").create_model(peer, pretrained=False, drop_rate=0.2)
     else:

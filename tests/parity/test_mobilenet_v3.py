@@ -13,8 +13,6 @@ from tests.parity.compare import in_order, same_runs, scramble
 @pytest.mark.parametrize("name", ["mobilenet_v3_large", "mobilenet_v3_small"])
 def test_torchvision(name: str) -> None:
     models = pytest.importorskip("torchvision.models")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = getattr(models, name)(weights=None)
     scramble(theirs)
     ours = getattr(mobilenet_v3, name)()
@@ -34,8 +32,6 @@ def test_torchvision(name: str) -> None:
 def test_timm(name: str, peer: str) -> None:
     """Theirs has a 1x1 convolution behind the pooling, and PyTorch's constants in the normalisation."""
     timm = pytest.importorskip("timm")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = timm.create_model(peer, pretrained=False, drop_rate=0.2, bn_eps=0.001)
     scramble(theirs)
     ours = getattr(mobilenet_v3, name)()

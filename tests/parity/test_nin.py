@@ -15,8 +15,6 @@ from tests.parity.compare import difference, in_order, same_runs
 @pytest.mark.parametrize("name", ["nin_cifar10", "nin_cifar100"])
 def test_outputs_and_gradients(name: str) -> None:
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = provider.get_model(name, pretrained=False)
     for parameter in theirs.parameters():
         if parameter.dim() == 1:

@@ -32,8 +32,6 @@ PEERS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("peer", "arguments"), PEERS)
 def test_outputs_and_gradients(peer: str, arguments: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model = theirs(peer)
     with torch.device("meta"):
         ours = preact_resnet.PreActResNet(**arguments)

@@ -19,8 +19,6 @@ from tests.parity.compare import same_runs, scramble
 
 @pytest.mark.parametrize("layers", [56, 92])
 def test_outputs_and_gradients(layers: int) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
     model: nn.Module = provider.get_model(f"resattnet{layers}", pretrained=False)
     scramble(model)

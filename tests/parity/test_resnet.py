@@ -28,7 +28,6 @@ def timm_model(name: str) -> nn.Module:
 
 
 def twins(peer: Callable[[str], nn.Module], name: str) -> tuple[nn.Module, nn.Module, Tensor]:
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     theirs = peer(name).eval()
     scramble(theirs)
@@ -50,8 +49,6 @@ def test_outputs(name: str, peer: Callable[[str], nn.Module]) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_gradients_of_one_batch(name: str, peer: Callable[[str], nn.Module]) -> None:
     """In training mode, so that batch statistics and their running averages are compared as well."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs, x = peer(name).train(), torch.randn(4, 3, 64, 64)
     scramble(theirs)
     ours = getattr(resnet, name)().train()

@@ -37,7 +37,6 @@ def scramble(model: nn.Module) -> None:
 
 @pytest.fixture(scope="module")
 def peer() -> nn.Module:
-    torch.set_num_threads(1)
     model = peer_resnet50_fpn(weights=None, weights_backbone=None, min_size=128, max_size=256).eval()
     scramble(model)
     return model
@@ -141,7 +140,6 @@ def test_training_losses(peer: nn.Module, ours: RetinaNet) -> None:
 
 def test_small_configuration_is_the_same_code() -> None:
     """Fewer blocks and channels against torchvision's parts put together by hand, trained for one step."""
-    torch.manual_seed(0)
     ours = RetinaNet(num_classes=4, blocks=(1, 2, 1, 1), width=8, fpn_channels=16, p6_from="P5", frozen_bn=False)
     trunk = torchvision.models.ResNet(
         torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=1, width_per_group=64

@@ -15,8 +15,6 @@ from tests.parity.compare import same_runs
 @pytest.mark.parametrize(("name", "dropout", "picture"), [("se_resnet50", 0.0, 64), ("senet154", 0.2, 32)])
 def test_timm(name: str, dropout: float, picture: int) -> None:
     timm = pytest.importorskip("timm")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     with torch.device("meta"):
         ours, model = getattr(senet, name)(), timm.create_model("legacy_" + name.replace("_", ""), drop_rate=dropout)
     state = {key: random_like(key, value) for key, value in model.state_dict().items()}
@@ -39,8 +37,6 @@ def random_like(key: str, value: Tensor) -> Tensor:
 def test_pytorchcv() -> None:
     """Its state dict lists the shortcut before the gate; sorted by shape and place, tensors correspond."""
     provider = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     with torch.device("meta"):
         ours, model = senet.se_resnet50(), provider.get_model("seresnet50", pretrained=False)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs is made for 224 x 224 only

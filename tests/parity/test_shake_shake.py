@@ -15,8 +15,6 @@ from tests.parity.compare import difference, in_order, scramble
 def test_blocks() -> None:
     """On inputs that are not negative both skips are the same, and a ReLU behind ours makes the outputs the same."""
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model = provider.get_model("shakeshakeresnet26_2x32d_cifar10", pretrained=False)
     scramble(model)
     ours = shake_shake.shake_shake26_2x32d()

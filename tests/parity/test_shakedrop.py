@@ -16,8 +16,6 @@ from tests.parity.compare import difference, in_order, same_runs, scramble
 def test_the_network_without_shaking_is_pytorchcvs_pyramidnet() -> None:
     """The same weights; with p_L = 1 no block is ever shaken."""
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model: nn.Module = provider.get_model("pyramidnet272_a200_bn_cifar10", pretrained=False)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has a fixed size
     scramble(model)
@@ -30,8 +28,6 @@ def test_the_network_without_shaking_is_pytorchcvs_pyramidnet() -> None:
 def test_at_test_time_it_is_pytorchcvs_pyramidnet_with_weaker_branches() -> None:
     """p_l on a branch is p_l on scale and shift of its last normalisation."""
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model: nn.Module = provider.get_model("pyramidnet110_a270_cifar10", pretrained=False)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)
     scramble(model)
@@ -54,7 +50,6 @@ def test_at_test_time_it_is_pytorchcvs_pyramidnet_with_weaker_branches() -> None
 def test_pytorchcvs_layer(coin: float) -> None:
     """The same coin gives the same kind of factors: one for each picture, in [-1, 1] forward and in [0, 1] backward."""
     module: Any = pytest.importorskip("pytorchcv.models.shakedropresnet_cifar")
-    torch.manual_seed(0)
     ours = ShakeDrop(survival=1.0 if coin else 1e-12, level="image").train()
     x = torch.ones(500, 2, 3, 3, requires_grad=True)
     alpha = torch.empty(500, 1, 1, 1).uniform_(-1.0, 1.0)

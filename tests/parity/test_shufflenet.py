@@ -35,8 +35,6 @@ def load(ours: shufflenet.ShuffleUnit, theirs: nn.Module, taken: Tensor, given: 
 @pytest.mark.parametrize(("groups", "channels"), [(1, 144), (2, 200), (3, 240), (4, 272), (8, 384)])
 def test_units(groups: int, channels: int) -> None:
     provider = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = provider.get_model(f"shufflenet_g{groups}_w1", pretrained=False)
     scramble(theirs)
     ours = shufflenet.ShuffleNet(groups=groups, channels=channels, shuffle="printed")
@@ -63,8 +61,6 @@ def test_units(groups: int, channels: int) -> None:
 
 def test_network_without_groups() -> None:
     provider = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     theirs = provider.get_model("shufflenet_g1_w1", pretrained=False)
     theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs is made for 224 x 224 only
     nn.init.zeros_(theirs.output.bias)  # ours, like the release, has none

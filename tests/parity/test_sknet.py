@@ -14,8 +14,6 @@ from tests.parity.compare import same_runs, scramble
 
 def test_timm() -> None:
     timm = pytest.importorskip("timm")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model = timm.create_model("skresnext50_32x4d")
     scramble(model)
     with torch.device("meta"):
@@ -26,8 +24,6 @@ def test_timm() -> None:
 
 def test_pytorchcv() -> None:
     provider = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     model = provider.get_model("sknet50", pretrained=False)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs is made for 224 x 224 only
     scramble(model)

@@ -22,7 +22,6 @@ def scrambled_block(channels: int, survival: float) -> StochasticBlock:
 def test_torchvisions_layer_is_ours_but_for_the_scale() -> None:
     """p times its output while training is our function: there or not, for the whole batch, equally often."""
     ops: Any = pytest.importorskip("torchvision.ops")
-    torch.set_num_threads(1)
     survival = 0.7
     block = scrambled_block(4, survival)
     theirs = ops.StochasticDepth(1 - survival, "batch").train()
@@ -47,7 +46,6 @@ def test_torchvisions_layer_is_ours_but_for_the_scale() -> None:
 def test_pytorchcvs_block() -> None:
     """The same weights: while training, theirs divides by p, so that at test time it has f where ours has p f."""
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
-    torch.set_num_threads(1)
     unit = provider.get_model("resdropresnet20_cifar10", pretrained=False).features.stage2.unit2.eval()
     block = scrambled_block(32, 1.0).eval()
     names = ["conv1.conv", "conv1.bn", "conv2.conv", "conv2.bn"]

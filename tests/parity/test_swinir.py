@@ -62,7 +62,6 @@ def scramble(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_random_weights_load_and_give_equal_images(name: str) -> None:
-    torch.set_num_threads(1)
     kwargs = {**SMALL, "mlp_ratio": 2.0, **CONFIGURATIONS[name]}
     peer = PeerSwinIR(**kwargs).eval()
     ours = SwinIR(**kwargs).eval()

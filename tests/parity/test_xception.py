@@ -14,8 +14,6 @@ from tests.parity.compare import in_order, same_runs, scramble
 
 @pytest.mark.parametrize("library", ["timm", "pytorchcv"])
 def test_outputs_and_gradients(library: str) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     if library == "timm":
         theirs: nn.Module = pytest.importorskip("timm").create_model("legacy_xception", pretrained=False)
     else:
