@@ -28,6 +28,11 @@ MULTIPLY = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
 GATE = {"sigmoid", "hardsigmoid"}
 
 
+def layer_of(parameter: str) -> str:
+    """``layer1.0.conv1.weight`` belongs to ``layer1.0.conv1``."""
+    return parameter.rpartition(".")[0]
+
+
 class Channel:
     """One channel of a network: the filters, biases and scales that make it, all of which go when it goes.
 
@@ -79,13 +84,13 @@ class Channels(TorchFunctionMode):
         self.stay(self.of(output))
         weights = [name for name, axes in self.along.items() if 1 in axes]
         if leave is None:
-            linear = [name for name in weights if isinstance(ghost.get_submodule(name[:-7]), nn.Linear)]
+            linear = [name for name in weights if isinstance(ghost.get_submodule(layer_of(name)), nn.Linear)]
             self.stay(self.along[weights[0]][0] if weights else [])
             self.stay(self.along[linear[-1]][1] if linear else [])
         for name in leave or ():
             if f"{name}.weight" not in weights:
                 raise ValueError(
-                    f"Channels: {name} makes no channels; those that do: {', '.join(w[:-7] for w in weights)}"
+                    f"Channels: {name} makes no channels; those that do: {', '.join(map(layer_of, weights))}"
                 )
             self.stay(self.along[f"{name}.weight"][0])
         self.along = {
@@ -95,7 +100,7 @@ class Channels(TorchFunctionMode):
         for name, axes in self.along.items():
             for index, channel in enumerate(axes.get(0, [])):
                 channel.made.append((name, index))
-                channel.makers += (name[:-7],) if name in weights else ()
+                channel.makers += (layer_of(name),) if name in weights else ()
         layers: dict[tuple[str, ...], dict[Channel, None]] = {}
         for name in weights:
             for channel in self.along[name].get(0, []):

@@ -75,7 +75,7 @@ def test_without_skips() -> None:
     ("channels", "rounded"), [(3.2, 8), (8, 8), (11.9, 16), (12, 16), (33.6, 32), (35, 32), (44.8, 48), (134.4, 136)]
 )
 def test_rounding(channels: float, rounded: int) -> None:
-    assert mobilenet_v2.divisible(channels) == rounded
+    assert mobilenet_v2.make_divisible(channels) == rounded
     assert rounded >= 0.9 * channels
 
 

@@ -123,7 +123,7 @@ def test_the_widest_layer_works_on_one_position() -> None:
 
 @pytest.mark.parametrize(("channels", "rounded"), [(18, 24), (30, 32), (28, 32), (12, 16), (60, 64), (84, 88), (3, 8)])
 def test_rounding(channels: float, rounded: int) -> None:
-    assert mobilenet_v3.divisible(channels) == rounded
+    assert mobilenet_v3.make_divisible(channels) == rounded
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 47), (1, 1)])

@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 
 import torch
+from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,12 +61,6 @@ TABLE_1 = (
     ((5, 960, 160, False, 1), (5, 960, 160, True, 1), (5, 960, 160, False, 1), (5, 960, 160, True, 1)),
 )
 """Stages of bottlenecks: kernel of the strided depthwise convolution, expanded channels, channels, gate, stride."""
-
-
-def divisible(channels: float, by: int = 4) -> int:
-    """The nearest multiple of ``by``, and the next one if that would lose more than a tenth."""
-    nearest = max(by, int(channels + by / 2) // by * by)
-    return nearest if nearest >= 0.9 * channels else nearest + by
 
 
 class GhostModule(nn.Module):
@@ -125,7 +120,7 @@ class ChannelGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = divisible(channels / 4)
+        hidden = make_divisible(channels / 4, 4)
         self.conv_reduce = nn.Conv2d(channels, hidden, 1)
         self.conv_expand = nn.Conv2d(hidden, channels, 1)
 
@@ -242,14 +237,14 @@ class GhostNet(nn.Module):
                 f"stride), got width={width} and {blocks}"
             )
         self.in_channels = in_channels
-        channels = divisible(16 * width)
+        channels = make_divisible(16 * width, 4)
         self.conv_stem = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         stages: list[nn.Module] = []
         for lines in blocks:
             stage = []
             for kernel_size, expanded, out, gate, stride in lines:
-                mid_channels, out_channels = divisible(expanded * width), divisible(out * width)
+                mid_channels, out_channels = make_divisible(expanded * width, 4), make_divisible(out * width, 4)
                 stage.append(
                     GhostBottleneck(
                         channels,

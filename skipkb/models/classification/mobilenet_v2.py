@@ -21,6 +21,7 @@ is silent, are those of torchvision, whose names the parameters have.
 
 from __future__ import annotations
 
+from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,12 +29,6 @@ __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2", "mobilenet_v2_050"
 
 TABLE_2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion t, channels c, blocks n and stride s of the first block, line by line."""
-
-
-def divisible(channels: float, by: int = 8) -> int:
-    """The nearest multiple of ``by``, and the next one if that would lose more than a tenth."""
-    nearest = max(by, int(channels + by / 2) // by * by)
-    return nearest if nearest >= 0.9 * channels else nearest + by
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -110,11 +105,11 @@ class MobileNetV2(nn.Module):
                 f"1 or 2), got width_mult={width_mult} and {blocks}"
             )
         self.in_channels = in_channels
-        channels = divisible(32 * width_mult)
-        last = divisible(1280 * max(1.0, width_mult))
+        channels = make_divisible(32 * width_mult)
+        last = make_divisible(1280 * max(1.0, width_mult))
         layers: list[nn.Module] = [conv(in_channels, channels, 3, stride=2)]
         for expansion, width, count, first_stride in blocks:
-            out_channels = divisible(width * width_mult)
+            out_channels = make_divisible(width * width_mult)
             for j in range(count):
                 stride = first_stride if j == 0 else 1
                 layers.append(

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,12 +81,6 @@ TABLE_2: tuple[Line, ...] = (
 """Small: the same columns."""
 
 
-def divisible(channels: float, by: int = 8) -> int:
-    """The nearest multiple of ``by``, and the next one if that would lose more than a tenth."""
-    nearest = max(by, int(channels + by / 2) // by * by)
-    return nearest if nearest >= 0.9 * channels else nearest + by
-
-
 def conv(
     in_channels: int,
     out_channels: int,
@@ -112,7 +107,7 @@ class ChannelGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = divisible(channels / 4)
+        hidden = make_divisible(channels / 4)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
@@ -202,14 +197,14 @@ class MobileNetV3(nn.Module):
                 f"gate, 'RE' or 'HS', stride 1 or 2), got width_mult={width_mult} and {blocks}"
             )
         self.in_channels = in_channels
-        printed, channels = 16, divisible(16 * width_mult)
+        printed, channels = 16, make_divisible(16 * width_mult)
         layers: list[nn.Module] = [conv(in_channels, channels, 3, stride=2, activation="HS")]
         for kernel_size, expanded, out, gate, activation, stride in blocks:
-            out_channels = divisible(out * width_mult)
+            out_channels = make_divisible(out * width_mult)
             layers.append(
                 InvertedResidual(
                     channels,
-                    divisible(channels * expanded / printed),
+                    make_divisible(channels * expanded / printed),
                     out_channels,
                     kernel_size=kernel_size,
                     gate=gate,
@@ -219,10 +214,10 @@ class MobileNetV3(nn.Module):
                 )
             )
             printed, channels = out, out_channels
-        wide = divisible(6 * printed * width_mult)
+        wide = make_divisible(6 * printed * width_mult)
         layers.append(conv(channels, wide, 1, activation="HS"))
         self.features = nn.Sequential(*layers)
-        hidden = divisible(last * max(1.0, width_mult))
+        hidden = make_divisible(last * max(1.0, width_mult))
         self.classifier = nn.Sequential(
             nn.Linear(wide, hidden),  # on one position: no normalisation, but a bias
             nn.Hardswish(inplace=True),

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 
+from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,12 +55,6 @@ TABLE_2 = (
     (6, 1280, 1, 1),
 )
 """Reduction t, channels c, blocks b and stride s of the first block, line by line."""
-
-
-def divisible(channels: float, by: int = 8) -> int:
-    """The nearest multiple of ``by``, and the next one if that would lose more than a tenth."""
-    nearest = max(by, int(channels + by / 2) // by * by)
-    return nearest if nearest >= 0.9 * channels else nearest + by
 
 
 def depthwise(channels: int, *, stride: int = 1) -> list[nn.Module]:
@@ -105,7 +100,7 @@ class SandglassBlock(nn.Module):
         self.carried = int(alpha * in_channels + 1e-6) if skips else 0  # a third of 96 is 32, whatever floats say
         narrow = in_channels // reduction
         if narrow < out_channels / 6:
-            narrow = divisible(math.ceil(out_channels / 6), 16)
+            narrow = make_divisible(math.ceil(out_channels / 6), 16)
         self.conv = nn.Sequential(
             *([*depthwise(in_channels), nn.ReLU6(inplace=True)] if first else []),
             *pointwise(in_channels, narrow),  # and no activation
@@ -160,7 +155,7 @@ class MobileNeXt(nn.Module):
         if not 0 < alpha <= 1:
             raise ValueError(f"MobileNeXt: alpha is a share of the channels, above 0 and at most 1, got {alpha}")
         self.in_channels = in_channels
-        channels = divisible(32 * width_mult)
+        channels = make_divisible(32 * width_mult)
         layers: list[nn.Module] = [
             nn.Sequential(
                 nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False),
@@ -169,7 +164,7 @@ class MobileNeXt(nn.Module):
             )
         ]
         for number, (reduction, width, count, first_stride) in enumerate(blocks):
-            out_channels = divisible(width * width_mult)
+            out_channels = make_divisible(width * width_mult)
             if width == 1280 and width_mult < 1:
                 out_channels = 1280
             for j in range(count):
