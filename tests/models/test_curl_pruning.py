@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -108,6 +109,44 @@ def test_unknown_operations_keep_their_channels() -> None:
     }
 
 
+class Between(nn.Module):
+    """Something between two convolutions whose channels are asked about."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], out: int = 8) -> None:
+        super().__init__()
+        self.conv, self.next = nn.Conv2d(3, 8, 1), nn.Conv2d(out, 4, 1)
+        self.between, self.fc = between, nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.next(self.between(self.conv(x))).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("between", "out", "may_go"),
+    [
+        (torch.relu, 8, True),
+        (torch.sigmoid, 8, False),  # of zero it is a half
+        (lambda x: x * torch.sigmoid(x), 8, True),
+        (lambda x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]], 8, False),
+        (lambda x: x[:, :, ::2], 8, True),
+        (lambda x: x[:, :4], 4, False),
+        (lambda x: x.mean(1).unsqueeze(1).expand(-1, 8, -1, -1), 8, False),  # of shape [N, 8, 8], like the channels
+        (lambda x: x.mean(-3).unsqueeze(1).expand(-1, 8, -1, -1), 8, False),
+        (lambda x: x.mean((2, 3), keepdim=True), 8, True),
+        (lambda x: x + 1, 8, False),
+        (lambda x: 2 * x, 8, True),
+    ],
+)
+def test_what_channels_pass_through(between: Callable[[Tensor], Tensor], out: int, may_go: bool) -> None:
+    model, x = Between(between, out).eval(), torch.randn(2, 3, 8, 8)
+    channels = Channels(model, x.shape, leave=())
+    found = {name for layer in channels.layers for name in layer[0].makers}
+    assert ("conv" in found) == may_go
+    gone = {channel for layer in channels.layers for channel in layer[1::2]}
+    torch.testing.assert_close(remove(model, channels, gone)(x), zeroed(model, gone)(x))
+
+
 def test_zeros_for_new_channels_stay() -> None:
     """Option A copies the old channels of a stage into the next, which so are one, and adds zeros, which are not."""
     model = resnet.resnet_cifar(depth=8, widths=(4, 8, 8), shortcut="A", num_classes=3)
@@ -170,14 +209,16 @@ def test_weights_return_when_the_model_fails() -> None:
 # --- selection ----------------------------------------------------------------------------------------------
 
 
-def test_layers_compete_until_one_is_down_to_three_tenths() -> None:
+@pytest.mark.parametrize(("cheap", "size", "keep", "left"), [(1, 4, 0.3, 1), (2, 16, 0.3, 4), (2, 16, 0.25, 3)])
+def test_layers_compete_until_one_is_down_to_its_share(cheap: int, size: int, keep: float, left: int) -> None:
+    """One more goes as long as the share is not below the limit: of 16 channels 5 are 0.31, and 4 are 0.25."""
     channels = Channels(small_resnet(), (2, 3, 64, 64))
-    cheap = 1  # of four channels
+    assert len(channels.layers[cheap]) == size
     scores = [[0.0 if number == cheap else 1.0 + place for place in range(len(layer))]
               for number, layer in enumerate(channels.layers)]  # fmt: skip
-    gone = lowest(channels, scores, discard=6)
-    assert sum(channel in gone for channel in channels.layers[cheap]) == 3  # 4, 3, 2 are above 0.3 of 4; 1 is below
-    assert len(gone) == 5  # the fourth was a candidate, and stayed
+    gone = lowest(channels, scores, discard=size + 2, keep=keep)
+    assert sum(channel in gone for channel in channels.layers[cheap]) == size - left
+    assert len(gone) == size - left + 2  # the rest of the cheap ones were candidates, and stayed
 
 
 def test_the_published_widths_end_where_the_limit_says() -> None:
@@ -271,6 +312,13 @@ def test_mixup_keeps_both_classes() -> None:
     assert torch.allclose(mixed, share * x[first] + (1 - share) * x[second])
     assert 0 <= share <= 1
     assert sorted(second.tolist()) == target.tolist()
+
+
+def test_refinement_is_a_divergence_from_the_teacher() -> None:
+    output, noisy, target = torch.randn(4, 5), torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
+    p, q = F.softmax(output, 1), F.softmax(noisy, 1)
+    wanted = 0.7 * (p * (p / q).log()).sum(1).mean() + 0.3 * F.cross_entropy(output, target)
+    assert curl_pruning.refinement(output, noisy, target).item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_refinement_corrects_a_wrong_teacher() -> None:

@@ -47,6 +47,15 @@ def test_a_trace_finds_the_links_of_each_level(levels: int, depth: int, widen_fa
     assert found == wanted
 
 
+def test_the_links_are_added() -> None:
+    model, x = small(3).eval(), torch.randn(2, 3, 16, 16)
+    zero = model.conv0(x)
+    one = model.group0(zero) + model.links["01"](zero)
+    two = model.group1(one) + model.links["02"](zero) + model.links["12"](one)
+    three = model.group2(two) + model.links["03"](zero) + model.links["13"](one) + model.links["23"](two)
+    torch.testing.assert_close(model(x), model.fc(model.bn(three).relu().mean((2, 3))))
+
+
 def test_links_are_identities_where_shapes_agree() -> None:
     links = small(3, widen_factor=1).links
     assert [name for name, link in links.items() if isinstance(link, nn.Identity)] == ["01"]

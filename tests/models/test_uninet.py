@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import skipkb
 from skipkb.models.classification import uninet
@@ -91,6 +92,54 @@ def test_every_operator_starts_as_its_shortcut() -> None:
     block = AttentionBlock(32, expansion=2)
     x = torch.randn(2, 32, 6, 6)
     torch.testing.assert_close(block(x), x + block.pos_embed(x))
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """[N, places, C]: softmax of scaled products, head by head, written out."""
+    size = q.shape[2] // heads
+    parts = []
+    for i in range(heads):
+        own = slice(i * size, (i + 1) * size)
+        weights = (q[..., own] @ k[..., own].transpose(1, 2) / size**0.5).softmax(2)
+        parts.append(weights @ v[..., own])
+    return torch.cat(parts, 2)
+
+
+def test_modules_between_stages_by_hand() -> None:
+    """The shortcut of both is the largest of 3 x 3 places and a 1x1 convolution."""
+    x = torch.randn(2, 16, 7, 6)
+    local = LocalDSM(16, 24, stride=2).eval()
+    pooled = F.max_pool2d(x, 3, stride=2, padding=1)
+    torch.testing.assert_close(local(x) - local.downsample(x), local.residual[-1](pooled), rtol=1e-4, atol=1e-5)
+    both = LocalGlobalDSM(16, 64, stride=2).eval()
+    places = x.flatten(2).transpose(1, 2)
+    k, v = both.kv(both.kv_norm(places)).chunk(2, dim=2)
+    out = both.proj(attended(both.q_norm(both.q(x).flatten(2).transpose(1, 2)), k, v, heads=2))
+    wanted = out.transpose(1, 2).unflatten(2, (4, 3)) + both.residual[-1](pooled)
+    torch.testing.assert_close(both(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_operators_by_hand() -> None:
+    x = torch.randn(2, 64, 5, 4)
+    block = AttentionBlock(64, expansion=2).eval()
+    for gamma in (block.gamma_1, block.gamma_2):
+        nn.init.normal_(gamma)
+    y = (x + block.pos_embed(x)).flatten(2).transpose(1, 2)
+    q, k, v = block.attn.qkv(block.norm1(y)).chunk(3, dim=2)
+    y = y + block.gamma_1 * block.attn.proj(attended(q, k, v, heads=2))
+    y = y + block.gamma_2 * block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(y))))
+    torch.testing.assert_close(block(x), y.transpose(1, 2).unflatten(2, (5, 4)), rtol=1e-4, atol=1e-5)
+
+    conv = DWConvBlock(8, 16, expansion=2).eval()
+    x = torch.randn(2, 8, 6, 6)
+    assert conv.b1 is not None
+    normalise, widen, norm, _ = conv.b1
+    depthwise, norm2, _, gate, narrow, last = conv.b2
+    nn.init.ones_(last.weight)  # type: ignore[arg-type]
+    y = F.gelu(norm2(depthwise(F.gelu(norm(widen(normalise(x)))))))
+    y = y * F.hardsigmoid(gate.fc2(F.relu(gate.fc1(y.mean((2, 3), keepdim=True)))))  # type: ignore[operator,union-attr]
+    shortcut = conv.residual[-1](F.max_pool2d(x, 3, stride=1, padding=1))  # type: ignore[index]
+    torch.testing.assert_close(conv(x), shortcut + last(narrow(y)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_skip_carries_the_input_on() -> None:

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 import torch
 from timm.layers.drop import DropPath
+from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,9 +65,7 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        squeezed = max(8, (channels // 4 + 4) // 8 * 8)  # to the nearest multiple of 8,
-        if squeezed < 0.9 * (channels // 4):  # but not more than a tenth less
-            squeezed += 8
+        squeezed = make_divisible(channels // 4)  # a multiple of 8, not more than a tenth less
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
