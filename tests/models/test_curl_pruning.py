@@ -131,8 +131,8 @@ class Between(nn.Module):
         (lambda x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]], 8, False),
         (lambda x: x[:, :, ::2], 8, True),
         (lambda x: x[:, :4], 4, False),
-        (lambda x: x.mean(1).unsqueeze(1).expand(-1, 8, -1, -1), 8, False),  # of shape [N, 8, 8], like the channels
-        (lambda x: x.mean(-3).unsqueeze(1).expand(-1, 8, -1, -1), 8, False),
+        (lambda x: x.mean(1).mean(2)[:, :, None, None], 8, False),  # eight rows, as many as channels
+        (lambda x: x.mean(-3).mean(2)[:, :, None, None], 8, False),
         (lambda x: x.mean((2, 3), keepdim=True), 8, True),
         (lambda x: x + 1, 8, False),
         (lambda x: 2 * x, 8, True),
