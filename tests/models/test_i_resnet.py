@@ -89,11 +89,46 @@ def test_power_iteration_finds_the_exact_norm(kernel_size: int, coeff: float) ->
     assert bounded < coeff * 1.001
 
 
-def test_small_weights_stay_as_they_are() -> None:
-    conv = i_resnet.ContractiveConv2d(4, 6, 3, size=7, coeff=0.9, power_iterations=5)
+@pytest.mark.parametrize(("kernel_size", "divisor"), [(1, 1.0), (3, 1 + 1e-5)])
+def test_small_weights_stay_as_they_are_but_for_the_official_divisor(kernel_size: int, divisor: float) -> None:
+    conv = i_resnet.ContractiveConv2d(4, 6, kernel_size, size=7, coeff=0.9, power_iterations=5).double()
     with torch.no_grad():
         conv.weight_orig.mul_(0.1)
-        assert torch.equal(conv.weight(), conv.weight_orig)
+        torch.testing.assert_close(conv.weight(), conv.weight_orig / divisor, rtol=1e-12, atol=0)
+
+
+def test_an_official_checkpoint_loads() -> None:
+    """Shapes of the official buffers: a block that squeezes has them for the size before it. Its unused names pass."""
+    with torch.device("meta"):
+        model = i_resnet.i_resnet64()
+    state = model.state_dict()
+    for block, outside, inside, size in ((0, 16, 32, 32), (7, 64, 64, 32), (8, 64, 64, 16), (14, 256, 128, 16)):
+        first, last = (0, 4) if block == 0 else (1, 5)  # no ELU in front of the picture
+        names = f"stack.{block}.bottleneck_block"
+        assert state[f"{names}.{first}.weight_v"].numel() == outside * size**2
+        assert state[f"{names}.{first}.weight_u"].numel() == inside * size**2
+        assert state[f"{names}.{last}.weight_v"].numel() == inside * size**2
+        assert state[f"{names}.{last}.weight_u"].numel() == outside * size**2
+        assert state[f"{names}.{first + 2}.weight_u"].numel() == inside
+    unused = {"prior_mu": torch.zeros(16384), "prior_logstd": torch.zeros(16384)}
+    unused |= {name[:-1] + "sigma": torch.ones(1) for name in state if name.endswith("weight_u")}
+    assert len(unused) == 2 + 63
+    model.load_state_dict({**state, **unused}, assign=True)
+    with pytest.raises(RuntimeError, match="something_else"):
+        model.load_state_dict({**state, "something_else": torch.ones(1)}, assign=True)
+
+
+def test_the_norm_for_the_size_before_squeezing_bounds_the_one_after() -> None:
+    block = small().stack[2]
+    assert isinstance(block, i_resnet.Block)
+    assert block.stride == 2
+    for conv in block.bottleneck_block:
+        if isinstance(conv, i_resnet.ContractiveConv2d) and conv.size > 1:
+            weight = conv.weight().detach()
+            assert conv.size == 8
+            assert exact_norm(conv, weight) == pytest.approx(0.9, rel=1e-3)
+            conv.size = 4
+            assert 0.5 < exact_norm(conv, weight) < 0.9
 
 
 def test_every_residual_function_contracts() -> None:

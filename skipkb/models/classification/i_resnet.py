@@ -25,10 +25,12 @@ is cut off after some terms, and the traces are estimated with random vectors: :
 J. Behrmann, W. Grathwohl, R. T. Q. Chen, D. Duvenaud, J.-H. Jacobsen: "Invertible Residual Networks", ICML 2019,
 arXiv:1811.00995.
 
-Deviations from the paper: none known in the classifier. Names are those of the official code. It also keeps the prior
-of its density model in the classifier (``prior_mu``, ``prior_logstd``) and the last norms for its log
-(``weight_sigma``); nothing uses them there, and they are left out here. ActNorm is initialised at the first batch in
-training mode; the official code does so in any mode. The density model, with its multi-scale prior, is not built here.
+Deviations from the paper follow the official code, so that its checkpoints load and mean the same: a block that
+squeezes estimates the norms of its 3x3 convolutions for the size before squeezing, which is a bound for the size after
+it too, and divides these weights by the factor plus 1e-5. One departs from that code: ActNorm is initialised at the
+first batch in training mode, there in any mode. The official classifier also holds the prior of the density model
+(``prior_mu``, ``prior_logstd``) and the last norms for its log (``weight_sigma``); nothing uses them there, and loading
+passes over them here. The density model, with its multi-scale prior, is not built here.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class ContractiveConv2d(nn.Module):
 
     Each forward in training mode takes ``power_iterations`` steps towards the largest singular value of the linear map
     that the convolution is on pictures of ``size``, and the weights are divided by its excess over ``coeff``. Weights
-    that are small enough stay as they are. In eval mode the last estimate is used.
+    that are small enough stay as they are, but for the 1e-5 that the official code adds to the divisor of a kernel
+    larger than one. In eval mode the last estimate is used.
 
     Args:
         in_channels: channels of the input.
@@ -71,6 +74,7 @@ class ContractiveConv2d(nn.Module):
         self.power_iterations = power_iterations
         self.padding = kernel_size // 2
         self.size = size if kernel_size > 1 else 1  # a 1x1 convolution is the same map at every pixel
+        self.eps = 1e-5 if kernel_size > 1 else 0.0  # as in the official code
         conv = nn.Conv2d(in_channels, out_channels, kernel_size)
         self.weight_orig = conv.weight
         self.bias = conv.bias
@@ -93,7 +97,8 @@ class ContractiveConv2d(nn.Module):
                 self.weight_v.copy_(right.flatten())
                 self.weight_u.copy_(left.flatten())
         sigma = (left * F.conv2d(right, kernel, padding=pad)).sum()
-        return kernel / (sigma / self.coeff).clamp(min=1)
+        factor = (sigma / self.coeff).clamp(min=1)
+        return kernel / (factor + self.eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] -> [N, out_channels, H, W]."""
@@ -154,7 +159,7 @@ class Block(nn.Module):
     Args:
         in_channels: channels of the input, before squeezing.
         channels: channels between the convolutions.
-        size: height and width of the input.
+        size: height and width of the input, before squeezing; the norms are estimated for it.
         stride: 2 squeezes the input first, else 1.
         coeff: bound on the Lipschitz constant of each convolution.
         power_iterations: per forward.
@@ -175,7 +180,7 @@ class Block(nn.Module):
         super().__init__()
         self.stride = stride
         if stride == 2:
-            in_channels, size = 4 * in_channels, size // 2
+            in_channels = 4 * in_channels
 
         def conv(inside: int, outside: int, kernel_size: int) -> ContractiveConv2d:
             return ContractiveConv2d(
@@ -294,6 +299,7 @@ class IResNet(nn.Module):
                     width, size = 4 * width, size // 2
         self.bn1 = nn.BatchNorm2d(width, momentum=0.9)
         self.logits = nn.Linear(width, num_classes)
+        self.register_load_state_dict_pre_hook(_drop_unused)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, size, size] -> logits [N, num_classes].
@@ -321,6 +327,12 @@ class IResNet(nn.Module):
         for block in reversed(self.stack):
             z = block.inverse(z, iterations)  # type: ignore[operator]
         return z[:, : self.in_channels]
+
+
+def _drop_unused(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Take out of an official checkpoint what the classifier there has and does not use."""
+    for name in [name for name in state if name.endswith(("prior_mu", "prior_logstd", ".weight_sigma"))]:
+        del state[name]
 
 
 # fmt: off
