@@ -119,15 +119,35 @@ def test_patches_are_rows_from_the_top_left() -> None:
     assert stem(picture[None, None]).flatten().tolist() == [1, 2, 3, 4]
 
 
-def test_initial_values() -> None:
+def test_initial_values_are_those_of_the_release() -> None:
+    """Flax's own: a Gaussian of variance 1 / fan-in, cut off at two deviations, for kernels; zero for biases."""
     model = mlp_mixer.Mixer(
-        image_size=32, num_layers=1, hidden_dim=256, tokens_mlp_dim=64, channels_mlp_dim=512, num_classes=7
+        image_size=32, patch_size=4, num_layers=1, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072
     )
+    for name, fan_in in (
+        ("stem.proj", 4 * 4 * 3),
+        *(("blocks.0.mlp_tokens.fc1", 64), ("blocks.0.mlp_tokens.fc2", 384)),
+        *(("blocks.0.mlp_channels.fc1", 768), ("blocks.0.mlp_channels.fc2", 3072)),
+    ):
+        weight = model.get_parameter(f"{name}.weight")
+        assert weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.02), name
+        limit = 2 * fan_in**-0.5 / 0.87962566  # the deviation before the cut is larger
+        assert 0.97 * limit < weight.abs().max().item() <= limit, name
+        assert torch.count_nonzero(model.get_parameter(f"{name}.bias")) == 0, name
     assert torch.count_nonzero(model.head.weight) == 0
     assert torch.count_nonzero(model.head.bias) == 0
-    assert model.stem.proj.weight.std().item() == pytest.approx((16 * 16 * 3) ** -0.5, rel=0.02)
-    weight = model.get_parameter("blocks.0.mlp_channels.fc1.weight")
-    assert weight.abs().max().item() == pytest.approx((6 / (256 + 512)) ** 0.5, rel=0.01)
+
+
+def test_the_gelu_is_the_approximation_with_tanh() -> None:
+    mlp = mlp_mixer.Mlp(1, 1).double()
+    for layer in (mlp.fc1, mlp.fc2):
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    x = torch.linspace(-3, 3, 50, dtype=torch.float64)[:, None]
+    exact = x / 2 * (1 + torch.erf(x / 2**0.5))
+    tanh = x / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    torch.testing.assert_close(mlp(x), tanh)
+    assert 1e-4 < (mlp(x) - exact).abs().max() < 1e-3
 
 
 def test_stochastic_depth_grows_linearly() -> None:
