@@ -7,9 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from skipkb.site.build import write_pages
 from skipkb.site.machines import article, dataset, llms_txt
 
 from .real import load  # type: ignore[import-not-found]
@@ -19,13 +16,6 @@ def data(script: str) -> dict[str, Any]:
     (text,) = re.findall(r'<script type="application/ld\+json">(.*?)</script>', script)
     found: dict[str, Any] = json.loads(text)
     return found
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("machines") / "pages"
-    write_pages(output, say=lambda _: None)
-    return output
 
 
 def test_every_page_of_a_work_describes_its_paper(pages: Path) -> None:
