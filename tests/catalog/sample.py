@@ -108,3 +108,35 @@ def write(
     }
     (directory / "survey.yaml").write_text(yaml.safe_dump(survey, sort_keys=False), encoding="utf-8")
     return directory
+
+
+def running(*parameters: int, key: str = "alpha", **changes: Any) -> dict[str, Any]:
+    """A sample entry with a model of each of these sizes; all name the same function, which nothing here calls."""
+    model = "skipkb.models.classification.highway"
+    variants = [
+        {
+            "name": f"{key}{number}",
+            "title": f"{key.capitalize()}Net {number}",
+            "build": f"{model}:highway10",
+            "input": [1, 1, 28, 28],
+            "output": [1, 10],
+            "parameters": size,
+            "macs": 1000 * size,
+        }
+        for number, size in enumerate(parameters, start=1)
+    ]
+    smoke = {
+        "build": f"{model}:highway10",
+        "input": [2, 1, 28, 28],
+        "data": "classification",
+        "objective": f"{model}:objective",
+    }
+    entry = work(key, variants=variants, smoke=smoke)
+    del entry["implementation"]
+    return entry | changes
+
+
+def repository(name: str, role: str = "official", **changes: Any) -> dict[str, Any]:
+    """A repository of a sample entry."""
+    entry = {"url": f"https://example.com/{name}", "role": role, "framework": "PyTorch", "holds": "Models."}
+    return entry | {"source": {"checked": "unverified"}} | changes

@@ -56,6 +56,76 @@ def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> N
         assert json.loads(text)["tasks"] == ["classification", "other"]
 
 
+def csv_row(catalogue_file: Path) -> dict[str, str]:
+    with catalogue_file.open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    return row
+
+
+def test_code_of_others_is_not_exported_as_official(install: Install, tmp_path: Path) -> None:
+    port = sample.repository("port", "third-party", framework="MXNet", licence="GPL-3.0")
+    install(sample.work(code=[port]))
+    export(load(), tmp_path / "without")
+    row = csv_row(tmp_path / "without" / "catalog.csv")
+    assert (row["official_code"], row["framework"], row["licence"]) == ("", "", "")
+
+    own = sample.repository("own", framework="Caffe", licence="MIT")
+    second = sample.repository("second", framework="JAX")
+    install(sample.work(code=[port, own, second]))
+    export(load(), tmp_path / "with")
+    row = csv_row(tmp_path / "with" / "catalog.csv")
+    assert row["official_code"] == "https://example.com/own; https://example.com/second"
+    assert (row["framework"], row["licence"]) == ("Caffe; JAX", "MIT")
+    (entry,) = json.loads((tmp_path / "with" / "catalog.json").read_text("utf-8"))["entries"]
+    assert [(one["url"], one["role"]) for one in entry["code"]] == [
+        ("https://example.com/port", "third-party"),
+        ("https://example.com/own", "official"),
+        ("https://example.com/second", "official"),
+    ]
+
+
+def test_every_column_of_the_csv(install: Install, tmp_path: Path) -> None:
+    entry = sample.running(2000, 1000, kind="regulariser", tasks=["detection", "other"], datasets=["CIFAR-10", "SVHN"])
+    entry["paper"] |= {"doi": "10.1000/alpha", "arxiv": "1501.00001"}
+    entry["skips"] = [
+        {"start": "a", "end": "b", "merge": "concat", "span": "long", "shortcut": "crop"},
+        {"start": "c", "end": "d", "merge": "add", "span": "long", "shortcut": "identity"},
+        {"start": "e", "end": "f", "merge": "concat", "span": "short", "shortcut": "identity"},
+    ]
+    entry["errata"] = [
+        {
+            **{"type": "typo", "where": "Table I", "says": "x", "truth": "y", "status": "confirmed"},
+            "evidence": {"checked": "unverified"},
+        }
+    ]
+    install(entry)
+    export(load(), tmp_path)
+    assert csv_row(tmp_path / "catalog.csv") == {
+        "key": "alpha",
+        "name": "AlphaNet",
+        "folder": "classification",
+        "kind": "regulariser",
+        "year": "2015",
+        "title": "AlphaNet: a sample of residual learning",
+        "authors": "Jane Doe; Max Müller",
+        "venue": "Proceedings of the Sample Conference",
+        "doi": "10.1000/alpha",
+        "arxiv": "1501.00001",
+        "tasks": "detection; other",
+        "themes": "IV.A",
+        "merges": "concat; add",
+        "spans": "long; short",
+        "datasets": "CIFAR-10; SVHN",
+        "official_code": "",
+        "framework": "",
+        "licence": "",
+        "runs": "yes",
+        "variants": "alpha1; alpha2",
+        "errata": "1",
+        "contribution": "Adds the input of each block to its output.",
+    }
+
+
 def test_two_exports_are_byte_identical(tmp_path: Path) -> None:
     for name in ("one", "two"):
         export(load(), tmp_path / name)

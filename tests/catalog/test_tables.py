@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from skipkb.catalog.tables import FORMATS, survey_tables, table
 Install = Callable[..., Path]
 
 NASTY = '<script>alert("1")</script> & 100% of $x_1^2$ | {a}\\b ~ #1 `code` *bold*, comma\ttab'
+DAY = datetime.date(2026, 1, 2)
 HEADER = [
     "Method",
     "Ref.",
@@ -144,6 +146,81 @@ def test_the_real_tables(format: str) -> None:
         text = table(one.key, format)
         assert text.endswith("\n")
         assert all(get(key).name.split()[0] in text for key in one.rows)
+
+
+def rows(key: str = "classification") -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(table(key, "json"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ((1234,), "1,234"),
+        ((2000, 1000), "1,000 to 2,000"),
+        ((3000, 1000, 2000), "1,000 to 3,000"),
+        ((1000, 1000), "1,000"),
+    ],
+)
+def test_sizes_of_the_models_of_a_row(install: Install, sizes: tuple[int, ...], text: str) -> None:
+    install(sample.running(*sizes))
+    (row,) = rows()
+    assert (row["parameters"], row["runs"]) == (text, "yes")
+    assert table("classification", "csv").splitlines()[1].endswith(f',"{text}",,0')
+
+
+def test_a_row_without_models_has_no_size(install: Install) -> None:
+    install()
+    (row,) = rows()
+    assert (row["parameters"], row["runs"]) == ("", "no")
+
+
+def test_the_licences_of_a_row_are_those_of_official_code(install: Install) -> None:
+    port = sample.repository("port", "third-party", licence="GPL-3.0")
+    own = [sample.repository(name, licence=licence) for name, licence in (("a", "MIT"), ("b", "BSD"), ("c", "MIT"))]
+    install(
+        sample.work("alpha", code=[port, sample.repository("nobody-looked")]), sample.work("beta", code=[port, *own])
+    )
+    assert [row["licence"] for row in rows()] == ["", "MIT, BSD"]
+
+
+def test_every_cell_of_a_row(install: Install) -> None:
+    entry = sample.running(1000, code=[sample.repository("own", licence="MIT")])
+    entry["survey"]["rows"] = [
+        {
+            "table": "reconstruction",
+            "name": "Alpha",
+            "group": "Denoise",
+            "datasets": {"survey": "a", "verified": ["b", "c"], "source": {"checked": "survey", "date": DAY}},
+            "code": {"survey": "d", "verified": ["e"], "source": {"checked": "unverified"}},
+        }
+    ]
+    entry["survey"]["reference"] = 1
+    entry["skips"][0] |= {"merge": "gate", "span": "long"}
+    install(entry)
+    assert rows("reconstruction") == [
+        {
+            **{"method": "AlphaNet", "reference": "[1]", "year": "2015", "group": "Denoise"},
+            **{"datasets": "b, c", "code": "e (unverified)", "merge": "gate", "span": "long"},
+            **{"runs": "yes", "parameters": "1,000", "licence": "MIT", "errata": "0"},
+        }
+    ]
+    assert table("IV", "tsv").splitlines() == [
+        "Method\tRef.\tYear\tGroup\tData sets\tCode\tMerge\tSpan\tRuns here\tParameters\tLicence\tErrata",
+        "AlphaNet\t[1]\t2015\tDenoise\tb, c\te (unverified)\tgate\tlong\tyes\t1,000\tMIT\t0",
+    ]
+
+
+def test_a_work_in_two_tables_has_in_each_what_that_one_says(install: Install) -> None:
+    first, second = (sample.work()["survey"]["rows"][0] for _ in range(2))
+    second |= {"table": "detection", "datasets": {"survey": "VOC", "source": {"checked": "unverified"}}}
+    entry = sample.work()
+    entry["survey"]["rows"] = [second, first]
+    install(entry)
+    assert [rows(key)[0]["datasets"] for key in ("classification", "detection")] == [
+        "CIFAR-10 (unverified)",
+        "VOC (as in the survey, unverified)",
+    ]
 
 
 def test_figures_of_a_real_row() -> None:
