@@ -95,6 +95,25 @@ def test_stride_placement_changes_the_output_of_the_same_weights() -> None:
     assert not torch.allclose(ours(x), papers(x), atol=1e-3)
 
 
+def test_the_authors_pooling_is_not_padded_and_rounds_up() -> None:
+    """Caffe's: an even map loses nothing, its last window hangs over the border; ours by default is padded by 1."""
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    with torch.device("meta"):
+        authors, ours = resnet.resnet50_2015(), resnet.resnet50()
+    assert authors.maxpool(x)[0, 0, 0].tolist() == [18, 20, 22, 23]
+    assert ours.maxpool(x)[0, 0, 0].tolist() == [9, 11, 13, 15]
+    assert authors.maxpool(torch.rand(1, 1, 112, 112)).shape == ours.maxpool(torch.rand(1, 1, 112, 112)).shape
+
+
+def test_the_authors_resnet50_has_a_bias_in_its_stem() -> None:
+    with torch.device("meta"):
+        authors, ours = resnet.resnet50_2015(), resnet.resnet50(stride_in="1x1")
+    assert set(authors.state_dict()) - set(ours.state_dict()) == {"conv1.bias"}
+    assert not set(ours.state_dict()) - set(authors.state_dict())
+    assert size(authors) == size(ours) + 64 == 25_557_096
+    assert macs(authors, 1, 3, 224, 224) == macs(ours, 1, 3, 224, 224) == 3_857_973_248
+
+
 # --- shortcuts ----------------------------------------------------------------------------------------------
 
 

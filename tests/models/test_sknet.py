@@ -91,8 +91,25 @@ def test_the_skip() -> None:
 
 def test_initial_values() -> None:
     model = sknet.SKNet(layers=(1,), widths=(64,), base_width=8)
-    assert model.get_parameter("layer1.0.conv2.attn.fc_select.weight").std().item() == pytest.approx(0.01, rel=0.1)
+    for name in ("layer1.0.conv2.attn.fc_reduce", "layer1.0.conv2.attn.fc_select", "fc"):
+        assert model.get_parameter(f"{name}.weight").std().item() == pytest.approx(0.01, rel=0.1)
     assert model.get_parameter("layer1.0.conv3.conv.weight").std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.1)
+    assert torch.count_nonzero(model.fc.bias) == 0
+    assert model.layer1[0].conv2.attn.fc_reduce.bias is model.layer1[0].conv2.attn.fc_select.bias is None  # type: ignore[index,union-attr]
+
+
+@pytest.mark.parametrize("port", [False, True])
+def test_the_authors_pooling_is_not_padded_and_rounds_up(port: bool) -> None:
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    found = sknet.SKNet(layers=(1,), widths=(64,), port=port).maxpool(x)[0, 0, 0].tolist()
+    assert found == ([9, 11, 13, 15] if port else [18, 20, 22, 23])
+
+
+@pytest.mark.parametrize(("port", "momentum"), [(False, 0.05), (True, 0.1)])
+def test_every_normalisation_keeps_as_much_as_in_the_authors_caffe(port: bool, momentum: float) -> None:
+    model = sknet.SKNet(layers=(1,), widths=(64,), port=port)
+    found = [module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert found == [momentum] * 7
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 47)])

@@ -1,4 +1,4 @@
-"""SKNet against timm and pytorchcv: the same weights, the same outputs and gradients."""
+"""SKNet as PyTorch ports have it, against timm and pytorchcv: the same weights, the same outputs and gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_timm() -> None:
     model = timm.create_model("skresnext50_32x4d")
     scramble(model)
     with torch.device("meta"):
-        ours = sknet.sknet50()
+        ours = sknet.sknet50(port=True)
     ours.load_state_dict(model.state_dict(), strict=True, assign=True)
     same_runs(ours, model, torch.randn(4, 3, 64, 64), double=True)  # the selection normalises over pictures only
 
@@ -28,7 +28,7 @@ def test_pytorchcv() -> None:
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs is made for 224 x 224 only
     scramble(model)
     with torch.device("meta"):
-        ours = sknet.sknet50()
+        ours = sknet.sknet50(port=True)
     ours.load_state_dict({our_name(key): value for key, value in model.state_dict().items()}, strict=True, assign=True)
     same_runs(ours, model, torch.randn(4, 3, 64, 64), double=True)  # the selection normalises over pictures only
 

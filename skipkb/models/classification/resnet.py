@@ -23,10 +23,14 @@ Deviations from the paper:
 - A bottleneck that halves the resolution does so in its 3x3 convolution by default. The authors' Caffe models
   do it in the first 1x1, and only that fits the 3.8, 7.6 and 11.3 billion multiply-adds the paper prints.
   Names, shapes and parameters are the same, so a checkpoint loads into either form but is right only in its
-  own; torchvision and timm publish theirs for the 3x3. ``stride_in="1x1"`` builds the authors' form.
+  own; torchvision and timm publish theirs for the 3x3. ``stride_in="1x1"`` puts the stride where the authors had it.
+- The maximum pooling is padded by 1, again as torchvision and timm have it. Caffe does not pad and rounds up;
+  the windows then lie one pixel further down and right. ``stem="caffe"`` builds that.
+- The first convolution has no bias. That of the authors' ResNet-50 has one, those of their deeper networks not.
+  :func:`resnet50_2015` is their ResNet-50 in all three respects.
 
-Where the paper gives no figure: the zero channels of option A come after the copied ones; the maximum pooling
-is padded by 1; batch normalisation uses epsilon 1e-5 and starts as the identity; biases start at zero.
+Where the paper gives no figure: the zero channels of option A come after the copied ones; batch normalisation uses
+epsilon 1e-5 and starts as the identity; biases start at zero.
 """
 
 from __future__ import annotations
@@ -41,16 +45,16 @@ from torch.nn import functional as F
 
 __all__ = [
     "BasicBlock", "Bottleneck", "ResNet", "ZeroPadShortcut", "objective", "resnet18", "resnet20", "resnet34",
-    "resnet50", "resnet56", "resnet101", "resnet110", "resnet152", "resnet_cifar",
+    "resnet50", "resnet50_2015", "resnet56", "resnet101", "resnet110", "resnet152", "resnet_cifar",
 ]  # fmt: skip
 
 Shortcut = Literal["A", "B", "C"]
 StrideIn = Literal["1x1", "3x3"]
 
 
-def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
     """A padded convolution: map size divided by the stride. The bias is left to the batch normalisation."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=bias)
 
 
 class ZeroPadShortcut(nn.Module):
@@ -171,7 +175,9 @@ class ResNet(nn.Module):
         block: "basic" or "bottleneck".
         layers: blocks per stage, such as (3, 4, 6, 3) for 34 and 50 layers (Table 1).
         widths: channels of each stage; a bottleneck puts out four times as many.
-        stem: "imagenet" is a strided 7x7 convolution and a maximum pooling, "cifar" one 3x3 convolution.
+        stem: "imagenet" is a strided 7x7 convolution and a maximum pooling that is padded by 1, "caffe" the same
+            without padding and rounded up, "cifar" one 3x3 convolution.
+        stem_bias: whether that convolution has a bias.
         num_classes: outputs of the classifier.
         in_channels: channels of the picture.
         shortcut: "A" zero padding, "B" projection where the shape changes, "C" projection everywhere.
@@ -188,7 +194,8 @@ class ResNet(nn.Module):
         block: Literal["basic", "bottleneck"],
         layers: Sequence[int],
         widths: Sequence[int] = (64, 128, 256, 512),
-        stem: Literal["imagenet", "cifar"] = "imagenet",
+        stem: Literal["imagenet", "caffe", "cifar"] = "imagenet",
+        stem_bias: bool = False,
         num_classes: int = 1000,
         in_channels: int = 3,
         shortcut: Shortcut = "B",
@@ -197,7 +204,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         _check("block", block, ("basic", "bottleneck"))
-        _check("stem", stem, ("imagenet", "cifar"))
+        _check("stem", stem, ("imagenet", "caffe", "cifar"))
         _check("shortcut", shortcut, ("A", "B", "C"))
         _check("stride_in", stride_in, ("1x1", "3x3"))
         if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
@@ -208,14 +215,14 @@ class ResNet(nn.Module):
         if shortcut == "A" and any(after < before for before, after in pairwise(widths)):
             raise ValueError(f"ResNet: shortcut A can only add channels, got widths={tuple(widths)}")
         self.in_channels = in_channels
+        kernel_size, stride = (3, 1) if stem == "cifar" else (7, 2)
+        self.conv1 = conv(in_channels, widths[0], kernel_size, stride, bias=stem_bias)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.maxpool: nn.Module = nn.Identity()
         if stem == "imagenet":
-            self.conv1 = conv(in_channels, widths[0], 7, stride=2)
-            self.bn1 = nn.BatchNorm2d(widths[0])
-            self.maxpool: nn.Module = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        else:
-            self.conv1 = conv(in_channels, widths[0], 3)
-            self.bn1 = nn.BatchNorm2d(widths[0])
-            self.maxpool = nn.Identity()
+            self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        elif stem == "caffe":
+            self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
         self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
         channels = widths[0]
         for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
@@ -301,6 +308,14 @@ def resnet50(
     return ResNet(
         block="bottleneck", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels,
         shortcut=shortcut, residual=residual, stride_in=stride_in,
+    )
+
+
+def resnet50_2015(*, num_classes: int = 1000, in_channels: int = 3) -> ResNet:
+    """ResNet-50 as the authors released it for Caffe: 25,557,096 parameters, 64 of them biases of the stem."""
+    return ResNet(
+        block="bottleneck", layers=(3, 4, 6, 3), stem="caffe", stem_bias=True, stride_in="1x1",
+        num_classes=num_classes, in_channels=in_channels,
     )
 
 

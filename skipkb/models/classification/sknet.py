@@ -13,9 +13,10 @@ the bottleneck of ResNeXt-50 (32x4d). The skip is that of ResNeXt: the block's i
 
 X. Li, W. Wang, X. Hu, J. Yang: "Selective Kernel Networks", CVPR 2019, arXiv:1903.06586.
 
-Deviations from the paper: none known. As in the authors' Caffe network, the layers of the selection have no biases and
-start as Gaussians of deviation 0.01; the others follow He et al. (2015). Maximum pooling is padded by 1, where Caffe
-rounds up. The names of the parts are those of timm.
+Deviations from the paper, as in the authors' Caffe network: the layers of the selection have no biases and, like the
+classifier, start as Gaussians of deviation 0.01, the other convolutions after He et al. (2015); the maximum pooling is
+not padded and rounds up; batch normalisation keeps 0.95 of its running values. PyTorch ports pad the pooling by 1 and
+keep 0.9: their weights need ``port=True``. The names of the parts are those of timm.
 """
 
 from __future__ import annotations
@@ -155,6 +156,7 @@ class SKNet(nn.Module):
         reduction: r.
         minimum: L.
         widths: width of the ResNet block that each stage replaces.
+        port: as PyTorch ports have it, see above.
         num_classes: outputs of the classifier.
         in_channels: channels of the picture.
 
@@ -172,6 +174,7 @@ class SKNet(nn.Module):
         reduction: int = 16,
         minimum: int = 32,
         widths: Sequence[int] = (64, 128, 256, 512),
+        port: bool = False,
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
@@ -195,7 +198,7 @@ class SKNet(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=int(port), ceil_mode=not port)
         self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
         channels = 64
         for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
@@ -210,6 +213,11 @@ class SKNet(nn.Module):
             self.add_module(name, nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, num_classes)
         self.apply(_init_weights)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not port:
+                module.momentum = 0.05
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
@@ -236,9 +244,9 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
-def sknet50(*, num_classes: int = 1000, in_channels: int = 3) -> SKNet:
+def sknet50(*, num_classes: int = 1000, in_channels: int = 3, port: bool = False) -> SKNet:
     """SKNet-50 (M = 2, G = 32, r = 16), Table 1, right: 27,479,784 parameters."""
-    return SKNet(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+    return SKNet(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, port=port)
 
 
 def objective(output: Tensor, target: Tensor) -> Tensor:
