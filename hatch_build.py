@@ -27,7 +27,12 @@ class IndexHook(BuildHookInterface[Any]):
             write_index(load(catalog), path, source_hash(catalog))
         finally:
             sys.path.remove(self.root)
-        build_data["force_include"] |= {str(catalog): "skipkb/_catalog", str(path): "skipkb/_catalog/index.sqlite"}
+        carried = {str(path): "skipkb/_catalog/index.sqlite"}
+        for file in catalog.rglob("*"):
+            place = file.relative_to(catalog)
+            if file.is_file() and place.parts[0] != "evidence":  # what was measured is shown by the site
+                carried[str(file)] = f"skipkb/_catalog/{place.as_posix()}"
+        build_data["force_include"] |= carried
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if version != "editable":

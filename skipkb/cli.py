@@ -100,8 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("key", nargs="*", help="entries; none means all that have an implementation")
     sub.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     sub.add_argument("--jobs", type=_positive, default=None, help="entries at a time (one for each core)")
-    sub.add_argument("--resume", action="store_true", help="skip entries that already passed unchanged")
-    sub.add_argument("--record", action="store_true", help="commit counted figures and results under catalog/evidence")
+    sub.add_argument(
+        "--resume", action="store_true", help="take over what an earlier run found, where nothing has changed"
+    )
+    sub.add_argument("--record", action="store_true", help="replace the results and counts under catalog/evidence")
+    sub.add_argument("--everywhere", action="store_true", help="train with every kind of kernel and number of threads")
     sub.add_argument("--time-limit", type=_positive, default=300, help="seconds for one entry (300)")
     sub.add_argument("--memory-limit", type=_positive, default=6, help="GiB for one entry (6)")
 
@@ -298,8 +301,7 @@ def _smoke(arguments: argparse.Namespace) -> int:
 
     if find_spec("torch") is None:  # said once here, and not by every worker
         raise ImportError("running the models needs torch, which is not installed")
-    if arguments.record:
-        _checkout()
+    _checkout()  # what a run is compared with is not part of a wheel
     messages = Console(stderr=True)
     with report.progress(messages) as on_progress:
         try:
@@ -309,6 +311,7 @@ def _smoke(arguments: argparse.Namespace) -> int:
                 jobs=arguments.jobs,
                 resume=arguments.resume,
                 record=arguments.record,
+                everywhere=arguments.everywhere,
                 time_limit=arguments.time_limit,
                 memory_limit_gib=arguments.memory_limit,
                 on_progress=on_progress,

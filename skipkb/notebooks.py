@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,8 @@ from pathlib import Path
 from skipkb.catalog.entry import Work
 from skipkb.catalog.files import write_text
 from skipkb.catalog.paths import PACKAGE
-from skipkb.evidence.sources import source_files
+from skipkb.evidence.key import installed_torch, key_of, pinned_torch, tracer
+from skipkb.evidence.sources import digest, imported, source_files
 
 ROOT = PACKAGE.parent
 _EXECUTE = """
@@ -45,11 +48,12 @@ class Executed:
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the checkout, and the source files its outcome depends on."""
+    """A notebook of the checkout, and what its outcome depends on besides itself."""
 
     key: str
     folder: str
-    sources: Mapping[str, Path]
+    depends_on: str
+    """Hash of the models that it runs, the search for skips, and the version of torch."""
 
     @property
     def file(self) -> Path:
@@ -58,17 +62,17 @@ class Notebook:
 
     @property
     def executed(self) -> Path | None:
-        """The executed notebook, if it was executed with the present content of notebook and sources."""
+        """The executed notebook, if neither it nor what it depends on has changed since."""
         if not self._output.is_file() or not self._stamp.is_file() or not self.file.is_file():
             return None
         return self._output if self._stamp.read_text(encoding="utf-8").strip() == self.content_hash() else None
 
     def content_hash(self) -> str:
-        """SHA-256 over the notebook and its sources."""
-        digest = hashlib.sha256(self.file.read_bytes())
-        for module, file in self.sources.items():
-            digest.update(module.encode() + file.read_bytes())
-        return digest.hexdigest()
+        """Hash of the notebook, of what it imports of skipkb, and of what it depends on."""
+        modules = source_files(name for name in imported(_code(self.file)) if name.startswith("skipkb."))
+        found = hashlib.sha256(self.file.read_bytes())
+        found.update(f"{digest(modules)} {self.depends_on}".encode())
+        return found.hexdigest()
 
     def keep(self, content: str, content_hash: str) -> None:
         """Store the executed notebook under build/notebooks."""
@@ -86,13 +90,31 @@ class Notebook:
 
 def notebook_of(work: Work) -> Notebook:
     """The notebook of an entry, which depends on its model; its file may not exist."""
-    return Notebook(work.key, work.folder, source_files(work))
+    key = key_of(work, _torch())
+    return Notebook(work.key, work.folder, f"{key.model} {key.tracer} {key.torch}")
 
 
 def guides() -> list[Notebook]:
     """The notebooks that belong to no entry: notebooks/guides. They depend on what finds the skips."""
-    sources = {f"skipkb.skips.{file.stem}": file for file in sorted((PACKAGE / "skips").glob("*.py"))}
-    return [Notebook(file.stem, "guides", sources) for file in sorted((ROOT / "notebooks" / "guides").glob("*.ipynb"))]
+    depends_on = f"{tracer()} {_torch()}"
+    files = sorted((ROOT / "notebooks" / "guides").glob("*.ipynb"))
+    return [Notebook(file.stem, "guides", depends_on) for file in files]
+
+
+def _torch() -> str | None:
+    """The version of torch that executes notebooks; where none is installed, the one that is to."""
+    return installed_torch() or pinned_torch("cpu")
+
+
+def _code(file: Path) -> ast.Module:
+    """The code cells of a notebook; one with a command of IPython in it is passed over."""
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    body: list[ast.stmt] = []
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            with contextlib.suppress(SyntaxError):
+                body += ast.parse("".join(cell["source"])).body
+    return ast.Module(body, type_ignores=[])
 
 
 def execute(

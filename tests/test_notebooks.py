@@ -56,7 +56,7 @@ def test_a_model_that_changes_makes_the_outputs_old(unet: Notebook) -> None:
     write(unet, "1")
     execute([unet])
     assert unet.executed
-    assert replace(unet, sources={"model": ROOT / "README.md"}).executed is None
+    assert replace(unet, depends_on="another model").executed is None
 
 
 def test_a_failing_notebook_is_told_and_not_kept(unet: Notebook) -> None:

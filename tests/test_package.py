@@ -97,7 +97,7 @@ def test_the_wheel_carries_catalogue_and_index(wheel: Path) -> None:
     for name in sources:
         assert carried[name] == (ROOT / "catalog" / name).read_bytes()
     assert carried["index.sqlite"].startswith(b"SQLite format 3\0")
-    assert any(name.startswith("evidence/counts/") for name in carried)
+    assert not [name for name in carried if name.startswith("evidence/")]
     assert "skipkb/models/segmentation/unet.py" in names
     assert not [name for name in names if not name.startswith(("skipkb/", "skipkb-"))]
     assert not [name for name in names if "__pycache__" in name or name.endswith(".ipynb")]

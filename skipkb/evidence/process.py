@@ -9,27 +9,27 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import multiprocessing
 import os
 import platform
-import queue
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
 from skipkb.catalog.entry import Entry
-from skipkb.catalog.paths import PACKAGE
 from skipkb.evidence.counts import Counts
-from skipkb.evidence.results import Check, Device, Report
-from skipkb.evidence.sources import source_sha256, task_sha256
+from skipkb.evidence.key import Key, installed_torch, key_of
+from skipkb.evidence.results import Check, Device, Equal, Report
+from skipkb.evidence.worker import work
 
 POLL_SECONDS = 0.05
 START = "start"  # the check that fails when a worker never came as far as its first
@@ -43,9 +43,10 @@ class Task:
     """The entry as JSON."""
     key: str
     device: str
-    source_sha256: str
-    task_sha256: str
+    depends_on: Key
     record: bool = False
+    everywhere: bool = False
+    """Train in every setting of the processor; a recording run always does."""
     evidence: Path | None = None
     time_limit: float = 300
     """Seconds."""
@@ -56,7 +57,7 @@ class Task:
     def of(cls, entry: Entry, device: str, **options: Any) -> Task:
         """The task of checking ``entry``."""
         text = entry.model_dump_json(include=set(Entry.model_fields))  # an entry may be a Work, which has more
-        return cls(text, entry.key, device, source_sha256(entry), task_sha256(entry), **options)
+        return cls(text, entry.key, device, key_of(entry, installed_torch()), **options)
 
     def report(self, checks: dict[str, Check], **content: Any) -> Report:
         """A report on this task, of now."""
@@ -65,8 +66,7 @@ class Task:
             date=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
             device=content.pop("device", None) or _likely_device(self.device),
             versions=content.pop("versions", {}),
-            source_sha256=self.source_sha256,
-            task_sha256=self.task_sha256,
+            key=self.depends_on,
             checks=checks,
             **content,
         )
@@ -93,10 +93,13 @@ class _Heard:
     """What the worker has said so far."""
 
     device: Device | None = None
+    since: float | None = None
+    """When it said so; to import torch is not part of an entry's time."""
     versions: dict[str, str] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
     counts: Counts | None = None
     graphs: dict[str, str] = field(default_factory=dict)
+    equal: tuple[Equal, ...] = ()
     running: str = START
     ended: bool = False
 
@@ -117,33 +120,40 @@ def measure(
     """
     heard = _Heard()
     began = time.monotonic()
-    with tempfile.TemporaryFile() as log:
-        worker = _start(task, log)
-        lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        threading.Thread(target=_read_lines, args=(worker.stdout, lines), daemon=True).start()
-        peak, reason, silent_since_death, patience = 0, "", 0, 0.0
-        try:
-            while silent_since_death * POLL_SECONDS < 1:  # a child may hold the pipe of a dead worker
-                silent_since_death += worker.poll() is not None
-                if not _listen(lines, heard, task.key, on_check):
-                    patience = 10.0  # it has closed its pipe and is about to leave
-                    break
-                memory = _memory(worker.pid)
-                peak = max(peak, memory)
-                if cancel is not None and cancel.is_set():
-                    raise CancelledError(task.key)
-                if time.monotonic() - began > task.time_limit:
-                    reason = f"stopped at the time limit of {task.time_limit:g} s"
-                elif memory > task.memory_limit_gib * 2**30:
-                    used = f"{memory / 2**30:.2f} GiB"
-                    reason = f"stopped at the memory limit of {task.memory_limit_gib:g} GiB, using {used}"
-                if reason:
-                    break
-        finally:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["skipkb.evidence.warm"])
+    log = Path(tempfile.mkstemp(prefix="skipkb-", suffix=".log")[1])
+    receiver, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=work, args=(task, sender, str(log)), name=f"skipkb {task.key}")
+    peak, reason, patience = 0, "", 0.0
+    try:
+        worker.start()
+        sender.close()
+        while not reason:
+            if _listen(receiver, heard, task.key, on_check):
+                continue
+            if heard.ended or receiver.closed:
+                patience = 10.0  # it has said everything and is about to leave
+                break
+            if worker.exitcode is not None:
+                break  # dead; something that it has started may still hold its end of the pipe
+            if cancel is not None and cancel.is_set():
+                raise CancelledError(task.key)
+            memory = _memory(worker.pid)
+            peak = max(peak, memory)
+            if time.monotonic() - (heard.since or began) > task.time_limit:
+                reason = f"stopped at the time limit of {task.time_limit:g} s"
+            elif memory > task.memory_limit_gib * 2**30:
+                used = f"{memory / 2**30:.2f} GiB"
+                reason = f"stopped at the memory limit of {task.memory_limit_gib:g} GiB, using {used}"
+    finally:
+        if worker.pid is not None:
             _end(worker, patience)
-        if not reason and not heard.ended:
-            reason = f"the worker died: {_death(worker.returncode)}"
+        receiver.close()
         messages = _tail(log)
+        log.unlink()
+    if not reason and not heard.ended:
+        reason = f"the worker died: {_death(worker.exitcode)}"
     if reason:
         last = messages.strip().splitlines()[-1:] if "exit code" in reason else []
         detail = "; ".join([reason, *last])
@@ -152,6 +162,7 @@ def measure(
         heard.checks,
         device=heard.device,
         versions=heard.versions,
+        equal=heard.equal,
         complete=not reason,
         seconds=round(time.monotonic() - began, 2),
         peak_mib=peak // 2**20,
@@ -159,69 +170,34 @@ def measure(
     return Outcome(report, heard.counts, heard.graphs, messages)
 
 
-def _start(task: Task, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the worker in a process group of its own and hand it the entry."""
-    command = [sys.executable, "-m", "skipkb.evidence.worker", task.key, "--device", task.device]
-    command += ["--entry", "-"]
-    command += ["--record"] if task.record else []
-    command += ["--evidence", str(task.evidence)] if task.evidence else []
-    paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]  # the worker runs the same skipkb
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        environment[variable] = "1"
-    worker = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        env=environment,
-        start_new_session=True,
-    )
-    assert worker.stdin
-    with contextlib.suppress(BrokenPipeError):  # it died at once; that shows soon enough
-        worker.stdin.write(task.entry.encode() + b"\n")
-        worker.stdin.flush()  # and left open: the worker ends when this process does
-    return worker
-
-
-def _read_lines(pipe: IO[bytes], lines: queue.SimpleQueue[bytes | None]) -> None:
-    with contextlib.suppress(ValueError):  # closed under our hands after a kill
-        for line in pipe:
-            lines.put(line)
-    lines.put(None)
-
-
-def _listen(
-    lines: queue.SimpleQueue[bytes | None],
-    heard: _Heard,
-    key: str,
-    on_check: Callable[[str, str], None] | None,
-) -> bool:
-    """Take in what the worker says until it is silent for a moment; False when it has closed its pipe."""
+def _listen(receiver: Connection, heard: _Heard, key: str, on_check: Callable[[str, str], None] | None) -> bool:
+    """Take in one message of the worker; False when it was silent for a moment or has closed its end."""
     try:
-        line = lines.get(timeout=POLL_SECONDS)
-        while line is not None:
-            event = json.loads(line)
-            match event["event"]:
-                case "device":
-                    heard.device, heard.versions = Device(**event["device"]), event["versions"]
-                case "start":
-                    heard.running = event["check"]
-                    if on_check:
-                        on_check(key, heard.running)
-                case "check":
-                    heard.checks[event["name"]] = Check(**event["result"])
-                case "counts":
-                    heard.counts, heard.graphs = event["counts"], event["graphs"]
-                case "end":
-                    heard.ended = True
-            line = lines.get_nowait()
-    except queue.Empty:
-        return True
-    return False
+        if not receiver.poll(POLL_SECONDS):
+            return False
+        event = json.loads(receiver.recv_bytes())
+    except (EOFError, OSError):
+        receiver.close()
+        return False
+    match event["event"]:
+        case "device":
+            heard.device, heard.versions = Device(**event["device"]), event["versions"]
+            heard.since = time.monotonic()
+        case "start":
+            heard.running = event["check"]
+            if on_check:
+                on_check(key, heard.running)
+        case "check":
+            heard.checks[event["name"]] = Check(**event["result"])
+        case "counts":
+            heard.counts, heard.graphs = event["counts"], event["graphs"]
+        case "end":
+            heard.equal = tuple(Equal(**equal) for equal in event["equal"])
+            heard.ended = True
+    return True
 
 
-def _memory(pid: int) -> int:
+def _memory(pid: int | None) -> int:
     """Resident memory in bytes of a process and all its children; 0 once it is gone."""
     total = 0
     with contextlib.suppress(psutil.Error):
@@ -232,25 +208,22 @@ def _memory(pid: int) -> int:
     return total
 
 
-def _end(worker: subprocess.Popen[bytes], patience: float) -> None:
+def _end(worker: BaseProcess, patience: float) -> None:
     """Give the worker ``patience`` seconds to end, then kill it and everything it has started."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        worker.wait(timeout=patience)
+    worker.join(patience)
+    assert worker.pid is not None
     members: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(worker.pid)
-        members = [*process.children(recursive=True), process]
+        members = process.children(recursive=True)
     if hasattr(os, "killpg"):  # also the children of a worker that is gone already
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)
     for member in members:
         with contextlib.suppress(psutil.Error):
             member.kill()
-    worker.wait()
-    for pipe in (worker.stdin, worker.stdout):
-        if pipe:
-            with contextlib.suppress(OSError):
-                pipe.close()
+    worker.kill()
+    worker.join()
 
 
 def _failed(reason: str) -> Check:
@@ -264,10 +237,8 @@ def _death(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _tail(log: IO[bytes], size: int = 4000) -> str:
-    log.seek(0, os.SEEK_END)
-    log.seek(max(0, log.tell() - size))
-    return log.read().decode(errors="replace")
+def _tail(log: Path, size: int = 4000) -> str:
+    return log.read_bytes()[-size:].decode(errors="replace")
 
 
 def _likely_device(name: str) -> Device:

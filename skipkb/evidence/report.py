@@ -51,13 +51,15 @@ def ended(event: Progress) -> str:
     passed = sum(check.ok for check in report.checks.values())
     mark = "[green]ok  [/]" if report.ok else "[red]FAIL[/]"
     how = "taken over from an earlier run" if event.resumed else f"{report.seconds:.1f} s, {report.peak_mib} MiB"
-    lines = [f"[{event.done}/{event.total}] {mark} {event.key}: {passed}/{len(report.checks)} checks, {how}"]
+    wanted = len(report.checks) + len(report.missing)
+    lines = [f"[{event.done}/{event.total}] {mark} {event.key}: {passed}/{wanted} checks, {how}"]
     lines[0] = lines[0].replace(f"[{event.done}/", f"\\[{event.done}/", 1)
     lines += [
         f"        {name}: {escape('; '.join(filter(None, [check.statement, check.detail])))}"
         for name, check in report.checks.items()
         if not check.ok
     ]
+    lines += [f"        not made: {', '.join(report.missing)}"] if report.missing else []
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What a run of the contract says: typed, and the same in memory, in build/ and in the ledgers."""
+"""What a run of the contract says: typed, and the same in memory, in build/ and in the committed evidence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from skipkb.evidence.checks import contract
+from skipkb.evidence.key import Key
+from skipkb.evidence.records import Whose
 
 
 class _Record(BaseModel):
@@ -37,6 +41,18 @@ class Check(_Record):
         return f"{short(self.value)} {relation} {short(self.limit)} {self.unit}"
 
 
+class Equal(_Record):
+    """A variant whose outputs were compared with a record of released code."""
+
+    variant: str
+    repository: str
+    """owner/name."""
+    commit: str
+    whose: Whose
+    difference: float
+    """Largest relative difference of the sampled outputs."""
+
+
 class Device(_Record):
     """What the checks ran on, such as cpu x86_64 or cuda NVIDIA H200."""
 
@@ -45,13 +61,13 @@ class Device(_Record):
 
     @property
     def slug(self) -> str:
-        """Stem of the device's ledger: ``cpu-x86_64``, ``nvidia-h200``."""
+        """Name of the device's directory: ``cpu-x86_64``, ``nvidia-h200``."""
         name = f"cpu-{self.name}" if self.kind == "cpu" else self.name
         return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
 
 
 class Report(_Record):
-    """The result of one entry on one device: one line of a ledger."""
+    """The result of one entry on one device."""
 
     entry: str
     date: datetime.datetime
@@ -59,12 +75,12 @@ class Report(_Record):
     device: Device
     versions: dict[str, str]
     """Of python, torch, torchvision, timm and skipkb, where known."""
-    source_sha256: str
-    """Hash of what was measured, see :func:`skipkb.evidence.sources.source_sha256`."""
-    task_sha256: str
-    """Hash of all that decides the outcome, see :func:`skipkb.evidence.sources.task_sha256`."""
+    key: Key
+    """All that the result depends on."""
     checks: dict[str, Check]
     """In the order in which they ran."""
+    equal: tuple[Equal, ...] = ()
+    """Records of released code that the outputs agree with."""
     complete: bool = True
     """Whether the worker came to its end: false after a crash, a time-out or a full memory."""
     seconds: float = 0.0
@@ -72,9 +88,14 @@ class Report(_Record):
     """Largest memory seen of the worker and its children."""
 
     @property
+    def missing(self) -> list[str]:
+        """Checks of today's contract that this report does not have."""
+        return [item.name for item in contract(self.device.kind) if item.name not in self.checks]
+
+    @property
     def ok(self) -> bool:
-        """Whether every check holds (and there is one)."""
-        return self.complete and bool(self.checks) and all(check.ok for check in self.checks.values())
+        """Whether every check of today's contract is there, and every check that is there holds."""
+        return self.complete and not self.missing and all(check.ok for check in self.checks.values())
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -18,12 +18,11 @@ from typing import Literal
 
 from skipkb.catalog.entry import Entry
 from skipkb.catalog.problems import Problem, UnknownNameError
-from skipkb.evidence import ledger
 from skipkb.evidence.counts import write_counts, write_graphs
-from skipkb.evidence.files import append_line, build_dir, evidence_dir
+from skipkb.evidence.files import build_dir, evidence_dir
 from skipkb.evidence.process import Outcome, Task, measure
+from skipkb.evidence.recorded import read_recorded, read_report, write_report
 from skipkb.evidence.results import Report
-from skipkb.evidence.sources import task_sha256
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ def run(
     jobs: int | None = None,
     resume: bool = False,
     record: bool = False,
+    everywhere: bool = False,
     time_limit: float = 300,
     memory_limit_gib: float = 6,
     executor: Executor | None = None,
@@ -62,16 +62,17 @@ def run(
 ) -> list[Report]:
     """Check entries and return their reports in the order of ``keys``.
 
-    Each report is appended to ``<build>/<device>.jsonl`` as its entry ends, so that a run that is
+    Each report is written to ``<build>/<device>/<key>.json`` as its entry ends, so that a run that is
     interrupted loses only the entries at work.
 
     Args:
         keys: entries to check; default: all that have an implementation.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         jobs: workers at a time; default: the number of processors.
-        resume: take over the reports of complete entries from an earlier run, where neither the source
-            nor a declared figure nor the contract has changed since.
-        record: append the reports to the ledger of their device and write the counts, under ``evidence``.
+        resume: take over the reports of complete entries from an earlier run, where nothing that they depend on
+            (:class:`~skipkb.evidence.key.Key`) has changed since.
+        record: replace the committed reports, counts and skip graphs under ``evidence``.
+        everywhere: train in every setting of the processor, as a recording run always does.
         time_limit: seconds per entry.
         memory_limit_gib: resident memory per entry.
         executor: anything with the ``submit`` of concurrent.futures; it is not shut down here.
@@ -88,7 +89,6 @@ def run(
     chosen = _choose(keys, entries)
     compared = evidence  # None, the default, is found by the worker: on a cluster it is the node's own
     evidence, build = evidence or evidence_dir(), build or build_dir()
-    finished = build / f"{device.replace(':', '-')}.jsonl"
     reports: dict[str, Report] = {}
     lock, cancel = threading.Lock(), threading.Event()
 
@@ -98,17 +98,18 @@ def run(
                 on_progress(Progress(kind, key, len(reports), len(chosen), **content))  # type: ignore[arg-type]
 
     tasks = []
-    earlier = _finished(finished, chosen) if resume else {}
-    if record:  # only what is in the ledger need not be measured again
-        recorded = ledger.read_ledgers(evidence).latest
-        earlier = {key: r for key, r in earlier.items() if recorded.get((key, r.device.slug)) == r}
+    committed = read_recorded(evidence) if record else None
     for key, entry in chosen.items():
-        if key in earlier:
-            reports[key] = earlier[key]
-            tell("entry", key, report=earlier[key], resumed=True)
-            continue
         limits = {"time_limit": time_limit, "memory_limit_gib": memory_limit_gib}
-        tasks.append(Task.of(entry, device, record=record, evidence=compared, **limits))
+        task = Task.of(entry, device, record=record, everywhere=everywhere, evidence=compared, **limits)
+        earlier = _earlier(build, task) if resume else None
+        if earlier and committed and committed.reports.get((key, earlier.device.slug)) != earlier:
+            earlier = None  # only what is committed need not be recorded again
+        if earlier:
+            reports[key] = earlier
+            tell("entry", key, report=earlier, resumed=True)
+        else:
+            tasks.append(task)
 
     def began(key: str, check: str) -> None:
         tell("check", key, check=check)
@@ -124,12 +125,12 @@ def run(
         for future in as_completed(futures):
             outcome = _outcome(future, futures[future])
             report = reports[outcome.report.entry] = outcome.report
-            append_line(finished, report.model_dump_json())
+            write_report(report, build)
             if record and report.versions:  # without them the worker never came to measure anything
                 if outcome.counts:
                     write_counts(outcome.counts, evidence)
                     write_graphs(report.entry, outcome.graphs, evidence)
-                ledger.append(report, evidence)
+                write_report(report, evidence)
             tell("entry", report.entry, report=report, log=outcome.log)
     finally:
         cancel.set()
@@ -175,14 +176,12 @@ def _outcome(future: Future[Outcome], task: Task) -> Outcome:
         return Outcome(task.failure(f"it could not be run: {type(error).__name__}: {error}"))
 
 
-def _finished(finished: Path, chosen: Mapping[str, Entry]) -> dict[str, Report]:
-    """The newest report of each entry, if it is complete and nothing has changed since."""
-    if not finished.exists():
-        return {}
-    problems: list[Problem] = []  # a line that an interruption left broken: its entry is run again
-    newest = {report.entry: report for report in ledger.read_lines(finished, problems)}
-    return {
-        key: newest[key]
-        for key, entry in chosen.items()
-        if key in newest and newest[key].complete and newest[key].task_sha256 == task_sha256(entry)
-    }
+def _earlier(build: Path, task: Task) -> Report | None:
+    """The report of an earlier run on this machine, if it is complete and nothing has changed since."""
+    kind = task.device.partition(":")[0]
+    problems: list[Problem] = []  # a file that an interruption left broken: its entry is run again
+    for file in sorted(build.glob(f"*/{task.key}.json")):
+        report = read_report(file, problems)
+        if report and report.device.kind == kind and report.complete and report.key == task.depends_on:
+            return report
+    return None

@@ -1,86 +1,80 @@
-"""One entry in a process of its own: ``python -m skipkb.evidence.worker KEY --device cpu``.
+"""One entry in a process of its own: runs the contract and sends every result as it comes.
 
-Prints one JSON object per line, at once: ``{"event": "device", ...}`` when torch is up,
-``{"event": "start", "check": name}`` before and ``{"event": "check", "name": name, ...}`` after each
-check, and ``{"event": "counts", ...}`` with ``--record``. Exit code 0 when all checks hold, 1 when
-one does not. What a model prints goes to standard error.
-
-The runner passes ``--entry -`` and the entry as one line of JSON on standard input, which it then
-keeps open: when it is closed, the runner is gone and the worker ends itself.
+Workers are forked from a server that has imported torch already (:mod:`skipkb.evidence.warm`), which saves each of
+them several seconds. A message is one JSON object: ``{"event": "device", ...}`` when the device is known,
+``{"event": "start", "check": name}`` before and ``{"event": "check", "name": name, ...}`` after each check,
+``{"event": "counts", ...}`` when a run records, and ``{"event": "end", ...}``. What a model prints goes to the log.
 """
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import json
 import os
 import platform
-import sys
 import threading
 from importlib import metadata
-from pathlib import Path
-from typing import Any
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
 
 from skipkb.catalog.entry import Entry
 from skipkb.evidence.results import Device
 
+if TYPE_CHECKING:
+    from skipkb.evidence.process import Task
 
-def main(arguments: list[str] | None = None) -> int:
-    """Check one entry, and print every result as it comes."""
-    parser = argparse.ArgumentParser(prog="python -m skipkb.evidence.worker", description=__doc__)
-    parser.add_argument("key")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--record", action="store_true", help="count anew instead of comparing counts")
-    parser.add_argument("--evidence", type=Path, help="directory of the committed evidence")
-    parser.add_argument("--entry", choices=["-"], help="read the entry as JSON from standard input")
-    options = parser.parse_args(arguments)
+
+def work(task: Task, events: Connection, log: str) -> None:
+    """Check one entry; the body of the worker process.
+
+    Args:
+        events: where messages go.
+        log: file that gets what the models and libraries print.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()  # a process group of its own, so that everything it starts can be ended with it
+    _print_into(log)
     faulthandler.enable()
-    entry = _entry_from_stdin() if options.entry else _entry_from_catalogue(options.key)
-
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")  # a pipe of our own: models may print
-    os.dup2(2, 1)
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
 
     def say(event: str, **content: Any) -> None:
-        print(json.dumps({"event": event, **content}), file=events, flush=True)
+        events.send_bytes(json.dumps({"event": event, **content}).encode())
+
+    entry = Entry.model_validate_json(task.entry)
 
     import torch
 
     torch.set_num_threads(1)
-    device = _prepare(options.device)
+    device = _prepare(task.device)
     say("device", device=device.model_dump(), versions=_versions())
 
-    from skipkb.evidence.contract import Subject, perform
+    from skipkb.evidence.contract import perform
+    from skipkb.evidence.subject import Subject
 
-    subject = Subject(entry, options.device, evidence=options.evidence, record=options.record)
-    ok = True
+    subject = Subject(
+        entry, task.device, evidence=task.evidence, record=task.record, everywhere=task.record or task.everywhere
+    )
     for name, check in perform(subject, on_start=lambda check: say("start", check=check)):
         say("check", name=name, result=check.model_dump())
-        ok = ok and check.ok
-        if options.record and name == "counted evidence" and check.ok:
+        if task.record and name == "counted evidence" and check.ok:
             say("counts", counts=subject.counts, graphs=subject.drawn())
-    say("end")
-    return 0 if ok else 1
+    say("end", equal=[equal.model_dump() for equal in subject.equal])
 
 
-def _entry_from_stdin() -> Entry:
-    entry = Entry.model_validate_json(sys.stdin.buffer.readline())
+def _print_into(log: str) -> None:
+    """Send standard output and error of this process, of its libraries and children too, to a file."""
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
 
-    def end_with_the_runner() -> None:
-        sys.stdin.buffer.read()
+
+def _end_with_the_runner() -> None:
+    runner = parent_process()
+    if runner is not None:
+        wait([runner.sentinel])
         os._exit(3)
-
-    threading.Thread(target=end_with_the_runner, daemon=True).start()
-    return entry
-
-
-def _entry_from_catalogue(key: str) -> Entry:
-    from skipkb.catalog import load
-
-    entries = load().entries
-    if key not in entries:
-        raise SystemExit(f"the catalogue has no entry {key!r}")
-    return entries[key]
 
 
 def _prepare(name: str) -> Device:
@@ -105,7 +99,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ from skipkb.catalog.files import write_text
 from skipkb.catalog.loading import Catalogue, load
 from skipkb.catalog.paths import source_dir
 from skipkb.catalog.problems import CatalogueError
-from skipkb.evidence.ledger import read_ledgers
+from skipkb.evidence.recorded import read_recorded
 from skipkb.notebooks import guides, notebook_of
 from skipkb.site.api import api_pages
 from skipkb.site.errata import errata_files, errata_page
@@ -39,14 +39,14 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
         say: is told about each step.
 
     Raises:
-        CatalogueError: when the catalogue or a ledger has problems; nothing is then written.
+        CatalogueError: when the catalogue or a recorded result has problems; nothing is then written.
     """
     index.forget()  # a long-lived preview must see edited files
     checked_links.cache_clear()
     catalogue = load()
-    ledgers = read_ledgers()
-    if ledgers.problems:
-        raise CatalogueError(ledgers.problems)
+    recorded = read_recorded()
+    if recorded.problems:
+        raise CatalogueError(recorded.problems)
     if output.exists():
         shutil.rmtree(output)
     root = source_dir().parent
@@ -57,20 +57,20 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     say(f"1/5 {len(catalogue.entries)} method pages")
     works = list(catalogue.entries.values())
     for work in works:
-        page = method_page(work, catalogue, ledgers, notebook_section(notebook_of(work), output))
+        page = method_page(work, catalogue, recorded, notebook_section(notebook_of(work), output))
         write_text(output / "methods" / f"{work.key}.md", page)
     write_text(output / "methods" / "index.md", methods_index(works))
 
     say("2/5 tables, errata, evidence")
     for table in catalogue.survey.tables:
-        write_text(output / "tables" / f"{table.key}.md", table_page(table, catalogue))
+        write_text(output / "tables" / f"{table.key}.md", table_page(table, catalogue, recorded))
         for name, text in table_files(table, catalogue).items():
             write_text(output / "tables" / name, text)
     write_text(output / "errata.md", errata_page(catalogue))
     for name, text in errata_files(catalogue).items():
         write_text(output / name, text)
     write_text(output / "fingerprints.md", gallery_page(works))
-    write_text(output / "evidence.md", evidence_page(catalogue, ledgers))
+    write_text(output / "evidence.md", evidence_page(catalogue, recorded))
 
     for name, text in group_pages(catalogue).items():
         write_text(output / name, text)
@@ -78,7 +78,7 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
     write_text(output / "family.md", family_page(catalogue))
 
     say("3/5 home, search and explorer")
-    home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, ledgers)
+    home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, recorded)
     write_text(output / "index.md", f"{home}\n{dataset(catalogue)}")
     write_text(output / "assets" / "search-data.js", search_data(catalogue))
     write_text(output / "assets" / "explorer-data.js", explorer_data(catalogue))

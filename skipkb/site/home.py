@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 from skipkb.catalog.entry import Source, Work
 from skipkb.catalog.loading import Catalogue
-from skipkb.evidence.ledger import Ledgers
+from skipkb.evidence.recorded import Recorded, equal_now, state
 from skipkb.site.text import escape, table
 
 
-def home_page(text: str, catalogue: Catalogue, ledgers: Ledgers) -> str:
+def home_page(text: str, catalogue: Catalogue, recorded: Recorded) -> str:
     """``text`` with each ``<!-- skipkb: NAME -->`` replaced by what the catalogue says now.
 
     Raises:
         ValueError: for a NAME that does not exist.
     """
-    blocks = {"coverage": _coverage(catalogue, ledgers), "methods": _methods(catalogue)}
+    blocks = {"coverage": _coverage(catalogue, recorded), "methods": _methods(catalogue)}
 
     def fill(found: re.Match[str]) -> str:
         if found[1] not in blocks:
@@ -42,21 +42,23 @@ def sources(work: Work) -> Iterator[Source]:
         yield erratum.evidence
 
 
-def _coverage(catalogue: Catalogue, ledgers: Ledgers) -> str:
+def _coverage(catalogue: Catalogue, recorded: Recorded) -> str:
     works = list(catalogue.entries.values())
     rows_total = sum(table.survey_rows for table in catalogue.survey.tables)
     rows_here = sum(len(table.rows) for table in catalogue.survey.tables)
     methods = [work for work in works if work.kind in ("method", "regulariser")]
     verified = [work for work in works if all(source.checked != "unverified" for source in sources(work))]
-    passed = {key for (key, _), report in ledgers.latest.items() if report.ok}
+    passed = [work for work in works if any(state(report, work) == "holds" for report in recorded.of(work.key))]
+    equal = [work for work in works if any(one.whose != "port" for one in equal_now(work, recorded))]
     facts = (
         (f"{rows_here} of {rows_total}", "rows of the survey's four tables"),
         (f"{sum(work.runs for work in methods)} of {len(methods)}", "methods in the catalogue run here"),
         (str(sum(len(work.variants) for work in works)), "models with exact parameter counts"),
         (
-            f"{sum(work.key in passed for work in works)} of {sum(work.runs for work in works)}",
-            "have passed the contract",
+            f"{len(passed)} of {sum(work.runs for work in works)}",
+            "hold the contract today",
         ),
+        (str(len(equal)), "methods give the outputs of their authors' code"),
         (f"{len(verified)} of {len(works)}", "entries whose every figure is verified"),
         (str(sum(len(work.errata) for work in works) + len(catalogue.survey.errata)), "errata of the survey"),
     )

@@ -8,11 +8,10 @@ from pathlib import Path
 from skipkb.catalog.entry import Variant, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.paths import PACKAGE
-from skipkb.evidence import ledger
 from skipkb.evidence.counts import Counts, read_counts, refresh_command
-from skipkb.evidence.ledger import Ledgers
-from skipkb.evidence.results import Report
-from skipkb.evidence.sources import source_sha256
+from skipkb.evidence.recorded import Recorded, equal_now, state, why_not_counted, why_stale
+from skipkb.evidence.results import Equal, Report
+from skipkb.site.equal import equal_marks
 from skipkb.site.family import family_figure
 from skipkb.site.figure import skip_figure
 from skipkb.site.fingerprints import found_skips
@@ -22,7 +21,7 @@ from skipkb.site.rows import rows_script, work_row
 from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table, verdict
 
 
-def method_page(work: Work, catalogue: Catalogue, ledgers: Ledgers, notebook: str) -> str:
+def method_page(work: Work, catalogue: Catalogue, recorded: Recorded, notebook: str) -> str:
     """The Markdown page of one entry.
 
     Args:
@@ -37,7 +36,7 @@ def method_page(work: Work, catalogue: Catalogue, ledgers: Ledgers, notebook: st
         _paper(work, catalogue),
         _section("What it changed", f"<p>{escape(work.description)}</p>\n"),
         _section("Skip connections", _skips(work)),
-        _section("Models", _models(work)),
+        _section("Models", _models(work, recorded)),
         _section("Configurations the authors publish", _configurations(work)),
         _section("Related works", _related(work, catalogue)),
         _section("In the survey", _survey(work, numbers)),
@@ -45,7 +44,7 @@ def method_page(work: Work, catalogue: Catalogue, ledgers: Ledgers, notebook: st
         _section("The same architecture elsewhere", _peers(work)),
         _section("Results the paper reports", _results(work)),
         _section("Deviations from the paper", _deviations(work)),
-        _section("Evidence", _evidence(work, ledgers)),
+        _section("Evidence", _evidence(work, recorded)),
         _section("Cite", fence(work.bibtex, "bibtex")),
         _section("Implementation", _implementation(work)),
         _section("Notebook", notebook),
@@ -86,23 +85,24 @@ def _skips(work: Work) -> str:
     )
 
 
-def _models(work: Work) -> str:
+def _models(work: Work, recorded: Recorded) -> str:
     if not work.variants:
         reason = work.implementation.reason if work.implementation else ""
         status = work.implementation.status if work.implementation else ""
         return f"<p>No running code here ({escape(status)}): {escape(reason)}</p>\n"
     counts = read_counts(work.key)
-    current = counts is not None and counts.get("source_sha256") == source_sha256(work)
-    rows = [_variant_row(variant, counts if current else None) for variant in work.variants]
-    headers = ("Model", "Input", "Output", "Parameters", "Published", "MACs", "Published")
+    outdated = why_not_counted(work, recorded)
+    equal = equal_now(work, recorded)
+    rows = [_variant_row(variant, None if outdated else counts, equal) for variant in work.variants]
+    headers = ("Model", "Input", "Output", "Parameters", "Published", "MACs", "Published", "Outputs")
     notes = "".join(
         f"<li><code>{escape(v.name)}</code>: {escape(v.derivation)}</li>" for v in work.variants if v.derivation
     )
     body = table(headers, rows, caption="Declared, counted and published size")
     if counts is None:
         body += f"<p>Nothing has been counted yet; <code>{refresh_command(work.key)}</code> does it.</p>\n"
-    elif not current:
-        body += "<p>The model has changed since it was last counted; the old counts are not shown.</p>\n"
+    elif outdated:
+        body += f"<p>The recorded counts are not shown: {escape('; '.join(outdated))}.</p>\n"
     else:
         body += f"<p>Counted with {escape(counts['tool'])}, torch {escape(counts['torch'])}.</p>\n"
     if notes:
@@ -112,7 +112,7 @@ def _models(work: Work) -> str:
     return body + _checkpoints(work)
 
 
-def _variant_row(variant: Variant, counts: Counts | None) -> list[str]:
+def _variant_row(variant: Variant, counts: Counts | None, equal: Sequence[Equal]) -> list[str]:
     counted = counts["variants"].get(variant.name) if counts else None
     published = variant.published
     badge = source_mark(published.source) if published else ""
@@ -135,6 +135,7 @@ def _variant_row(variant: Variant, counts: Counts | None) -> list[str]:
         f"{escape(published.parameters)} {badge}" if published and published.parameters else "not printed",
         size(variant.macs, "macs", short_number(variant.macs)),
         f"{escape(published.macs)} {badge}" if published and published.macs else "not printed",
+        equal_marks([one for one in equal if one.variant == variant.name]) or "not compared",
     ]
 
 
@@ -296,11 +297,11 @@ def _deviations(work: Work) -> str:
     return "<ul>" + "\n".join(items) + "</ul>\n"
 
 
-def _evidence(work: Work, ledgers: Ledgers) -> str:
+def _evidence(work: Work, recorded: Recorded) -> str:
     if not work.variants:
         return ""
-    reports = ledgers.of(work.key)
-    body = "".join(_report(report, stale=ledger.is_stale(report, work)) for report in reports)
+    reports = recorded.of(work.key)
+    body = "".join(_report(report, work) for report in reports)
     if not reports:
         body = f"<p>The contract has not been recorded yet; <code>{refresh_command(work.key)}</code> does it.</p>\n"
     if all(report.device.kind != "cuda" for report in reports):
@@ -308,15 +309,18 @@ def _evidence(work: Work, ledgers: Ledgers) -> str:
     return body
 
 
-def _report(report: Report, *, stale: bool) -> str:
+def _report(report: Report, work: Work) -> str:
     rows = [
         [escape(name), verdict("holds" if c.ok else "fails", good=c.ok), escape(c.statement), escape(c.detail)]
         for name, c in report.checks.items()
     ]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    warning = "<p><strong>Stale:</strong> the model has changed since.</p>\n" if stale else ""
+    found = state(report, work)
+    reasons = "; ".join(why_stale(report, work))
+    words = {"holds": "The contract holds.", "fails": "The contract does not hold.", "stale": f"Stale: {reasons}."}
     return (
-        f"### On {heading(report.device.name)} ({heading(report.device.kind)})\n\n{warning}"
+        f"### On {heading(report.device.name)} ({heading(report.device.kind)})\n\n"
+        f"<p>{verdict(found, good=found == 'holds')} {escape(words[found])}</p>\n"
         f"<p>{report.date:%Y-%m-%d}; {escape(versions)}; "
         f"{report.seconds:.0f} s, {report.peak_mib:,} MiB at most.</p>\n\n"
         + table(("Check", "Result", "Measured", "Detail"), rows, caption=f"Contract on {report.device.name}")

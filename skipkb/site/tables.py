@@ -8,12 +8,14 @@ import re
 from skipkb.catalog.entry import Claim, Erratum, Row, SurveyTable, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.tables import FORMATS, table_rows
+from skipkb.evidence.recorded import Recorded, equal_now
+from skipkb.site.equal import equal_marks
 from skipkb.site.rows import numbered, rows_script, work_row
 from skipkb.site.text import escape, link, source_mark, table
 
 _HEADERS = (
     *("Method", "Year", "Data sets", "Code", "Merge", "Span"),
-    *("Runs here", "Parameters", "Official code", "Licence"),
+    *("Runs here", "Outputs", "Parameters", "Official code", "Licence"),
 )
 _CHOICES = (
     *("Task", "Theme", "Merge", "Span", "Framework", "Official code"),
@@ -22,11 +24,11 @@ _CHOICES = (
 _DOWNLOADS = {"CSV": "csv", "TSV": "tsv", "LaTeX": "tex", "Markdown": "txt", "JSON": "json", "BibTeX": "bib"}
 
 
-def table_page(found: SurveyTable, catalogue: Catalogue) -> str:
+def table_page(found: SurveyTable, catalogue: Catalogue, recorded: Recorded) -> str:
     """The Markdown page of one table."""
     works = [catalogue.entries[key] for key in found.rows]
     headers = ["Group", *_HEADERS] if found.key == "reconstruction" else list(_HEADERS)
-    rows = [_row(work, found, with_group=len(headers) > len(_HEADERS)) for work in works]
+    rows = [_row(work, found, recorded, with_group=len(headers) > len(_HEADERS)) for work in works]
     header, *lines = csv.reader(FORMATS["csv"](table_rows(found)).splitlines())
     data = [work_row(work, cells) for work, cells in zip(works, lines, strict=True)]
     choices = list(_CHOICES)
@@ -63,7 +65,7 @@ def table_files(found: SurveyTable, catalogue: Catalogue) -> dict[str, str]:
     return files | {f"{found.key}.bib": "\n\n".join(records) + "\n"}
 
 
-def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
+def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool) -> list[str]:
     row = next(row for row in work.survey.rows if row.table == found.key)
     here = re.compile(rf"Table {found.number}\b")
     errata: dict[str, list[Erratum]] = {"reference": [], "description": [], "datasets": [], "code": []}
@@ -84,6 +86,7 @@ def _row(work: Work, found: SurveyTable, *, with_group: bool) -> list[str]:
         escape(", ".join(work.merges)),
         escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
         "yes" if work.runs else "no",
+        equal_marks(equal_now(work, recorded)) or ("not compared" if work.runs else ""),
         f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
         "<br>".join(link(r.url, r.url.split("://")[1].removeprefix("github.com/").rstrip("/")) for r in official)
         or "none",

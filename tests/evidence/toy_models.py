@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import torch
@@ -71,7 +73,7 @@ class Random(Good):
     """Drops out in eval mode too."""
 
     def features(self, x: Tensor) -> Tensor:
-        return F.dropout(super().features(x), 0.5, training=True)
+        return F.dropout(super().features(x), 0.1, training=True)
 
 
 class BatchLeak(Good):
@@ -121,6 +123,17 @@ class ZeroStart(Good):
         return (x + self.gain * self.body(x)).mean(dim=(2, 3))
 
 
+class Silenced(Good):
+    """Has a gain whose gradient is always there and always zero."""
+
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__(width=width)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x) + 0 * self.gain
+
+
 class Frozen(Good):
     """Learns nothing that counts: all gradients are there, and tiny."""
 
@@ -155,6 +168,22 @@ class Crash(Good):
         if self.training:
             print("a message on standard output, which must not disturb the protocol", flush=True)
             os._exit(7)
+        return super().forward(x)
+
+
+class LeavesADaemon(Good):
+    """Dies, and leaves a process of its own session that holds all it has inherited."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            subprocess.Popen(["sleep", "30"], start_new_session=True, close_fds=False)
+            os._exit(7)
+        return super().forward(x)
+
+
+class SaysWhereItRuns(Good):
+    def forward(self, x: Tensor) -> Tensor:
+        print("warm" if "skipkb.evidence.warm" in sys.modules else "cold", os.getppid(), flush=True)
         return super().forward(x)
 
 

@@ -88,7 +88,7 @@ def test_formulas_become_mathml_outside_code_only() -> None:
 
 
 def test_home_page_refuses_a_block_nobody_writes() -> None:
-    from skipkb.evidence.ledger import Ledgers
+    from skipkb.evidence.recorded import Recorded
 
     with pytest.raises(ValueError, match="nonsense"):
-        home.home_page("<!-- skipkb: nonsense -->", load(), Ledgers())
+        home.home_page("<!-- skipkb: nonsense -->", load(), Recorded())
