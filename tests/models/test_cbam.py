@@ -101,6 +101,29 @@ def test_the_skip_is_not_gated(kind: type[cbam.BasicBlock | cbam.Bottleneck]) ->
         torch.testing.assert_close(block(x), F.relu(expected))
 
 
+def test_initial_values_are_those_of_the_authors_code() -> None:
+    model = cbam.CBAMResNet(block="bottleneck", layers=(1, 1), widths=(64, 128), num_classes=100)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+            deviation = (2 / fan_out) ** 0.5
+            if name.endswith("downsample.0"):  # PyTorch's own: uniform up to one over the root of fan-in
+                limit = module.weight[0].numel() ** -0.5
+                deviation = limit / 3**0.5
+                assert 0.99 * limit < module.weight.abs().max() <= limit, name
+            assert module.weight.std().item() == pytest.approx(deviation, rel=0.3 if fan_out == 49 else 0.1), name
+    gate = model.get_submodule("layer2.0.cbam.ChannelGate.mlp.1")
+    assert isinstance(gate, nn.Linear)
+    assert 0.98 / 512**0.5 < gate.weight.abs().max() <= 1 / 512**0.5
+    assert model.fc.weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.05)
+    assert all(not m.bias.any() for m in model.modules() if isinstance(m, nn.Linear))
+
+
+def test_the_3x3_of_a_bottleneck_carries_the_stride() -> None:
+    block = cbam.Bottleneck(16, 8, stride=2, reduction_ratio=4)
+    assert [c.stride for c in (block.conv1, block.conv2, block.conv3)] == [(1, 1), (2, 2), (1, 1)]
+
+
 def test_gates_start_in_the_middle() -> None:
     model = cbam.CBAMResNet(block="basic", layers=(1,), widths=(16,))
     gate = model.get_submodule("layer1.0.cbam.SpatialGate")

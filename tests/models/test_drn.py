@@ -118,6 +118,26 @@ def test_dilations() -> None:
         assert [set(of(name, level)) for level in range(1, 9)] == [{1}, {1}, {1}, {1}, {2}, {4}, {2}, {1}]
 
 
+@pytest.mark.parametrize("name", ["drn_a_18", "drn_a_34", "drn_a_50"])
+def test_the_released_form_does_not_dilate_the_first_block_of_a_group(name: str) -> None:
+    with torch.device("meta"):
+        paper, released = getattr(drn, name)(), getattr(drn, name)(released=True)
+    found = [
+        [m.dilation[0] for m in model.layer4[0].modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+        for model in (paper, released)
+    ]
+    assert found == ([[2], [1]] if name == "drn_a_50" else [[2, 4], [1, 1]])
+    assert {k: v.shape for k, v in paper.state_dict().items()} == {k: v.shape for k, v in released.state_dict().items()}
+
+
+def test_initial_values_are_those_of_the_authors_code() -> None:
+    model = drn.DRN(arch="D", block="basic", layers=[1] * 8, channels=[64] * 8)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 5000:
+            fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05), name
+
+
 @pytest.mark.parametrize("picture", [(64, 64), (33, 47)])
 def test_any_picture_size(picture: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *picture)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from skipkb.models.classification import maxvit
 
@@ -125,6 +128,32 @@ def test_padding_same(side: int) -> None:
     assert y.sum() == 1
     x = torch.ones(1, 1, side, side)
     assert conv(x)[0, 0, 0, 0] == (9 if side % 2 == 0 else 4)
+
+
+def test_normalisations_are_those_of_the_release() -> None:
+    model = maxvit.MaxViT(depths=(1, 1), dims=(32, 64), partition_size=2)
+    batch = [(m.eps, m.momentum) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert batch == [(1e-3, 0.01)] * 7  # one of the stem, three of each block; Keras's 0.99
+    assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-5}
+
+
+def test_gelu_squeeze_and_head_are_those_of_the_release() -> None:
+    block = maxvit.MBConv(32, 64, stride=2)
+    x = torch.randn(2, 256, 3, 3)
+    squeezed = F.silu(block.se.fc1(x.mean((2, 3), keepdim=True)))
+    assert squeezed.shape[1] == 64 // 4  # of the block's output channels
+    torch.testing.assert_close(block.se(x), x * torch.sigmoid(block.se.fc2(squeezed)))
+    for layer in (block.conv1_1x1, block.conv3_1x1, block.se.fc1, block.se.fc2):
+        nn.init.normal_(layer.weight)
+    block.eval()
+    x = torch.randn(1, 32, 4, 4)
+    tanh = partial(F.gelu, approximate="tanh")
+    expected = tanh(block.norm2(block.conv2_kxk(tanh(block.norm1(block.conv1_1x1(block.pre_norm(x)))))))
+    torch.testing.assert_close(block.function(x), block.conv3_1x1(block.se(expected)), rtol=1e-6, atol=1e-7)
+    head = maxvit.Head(8, 5)
+    y = torch.randn(2, 8, 3, 3)
+    hidden = torch.tanh(head.pre_logits.fc(head.norm(y.mean((2, 3)))))
+    torch.testing.assert_close(head(y), head.fc(hidden))
 
 
 def test_initial_values_and_stochastic_depth() -> None:

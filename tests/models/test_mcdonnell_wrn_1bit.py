@@ -118,6 +118,18 @@ def test_normalisations_learn_nothing_but_for_the_picture() -> None:
     assert names == {"bn_input.weight", "bn_input.bias"}
 
 
+def test_normalisations_keep_as_much_as_in_the_keras_version() -> None:
+    norms = [m for m in small().modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert [(m.momentum, m.eps) for m in norms] == [(0.01, 1e-5)] * 9
+
+
+def test_weights_start_as_plain_gaussians() -> None:
+    weight = small(widen_factor=4).get_parameter("group2.block0.conv1.weight")
+    deviation = (2 / (9 * 256)) ** 0.5
+    assert weight.std().item() == pytest.approx(deviation, rel=0.01)
+    assert (weight.abs() > 2 * deviation).float().mean().item() == pytest.approx(0.0455, rel=0.05)
+
+
 def test_input_activation() -> None:
     model = small(input_activation=True).eval()
     x = torch.randn(2, 3, 16, 16)

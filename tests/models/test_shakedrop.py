@@ -195,6 +195,15 @@ def test_any_picture_size(picture: tuple[int, int]) -> None:
         assert model(torch.rand(2, 3, *picture)).shape == (2, 5)
 
 
+def test_initial_values_are_those_of_the_authors_code() -> None:
+    model = shakedrop.ShakeDropPyramidNet(depth=8, widening=240)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 5000:
+            fan_out = module.weight.shape[0] * 9
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05), name
+    assert not model.fc.bias.any()
+
+
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match=r"6n\+2, got 111; the nearest are 110 and 116"):
         ShakeDropPyramidNet(depth=111, widening=10)

@@ -15,9 +15,11 @@ and the skip is that of ResNet (Figure 3): y = ReLU(F''(x) + x). What passes the
 
 S. Woo, J. Park, J.-Y. Lee, I. S. Kweon: "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521.
 
-Deviations from the paper: none known. As in the authors' code, the layers of the MLP have biases; the 7x7 convolution
-has none and is followed by batch normalisation (momentum 0.01), which starts at zero, so that the spatial gate begins
-as 1/2 everywhere; the 3x3 convolution of a bottleneck carries the stride.
+Deviations from the paper, all as in the authors' code: the layers of the MLP have biases; the 7x7 convolution has none
+and is followed by batch normalisation (momentum 0.01), which starts at zero, so that the spatial gate begins as 1/2
+everywhere; the 3x3 convolution of a bottleneck carries the stride. Convolutions start as Gaussians of variance 2 /
+fan-out, but for the projections of the skips, which that code passes over: they and the channel gates' weights start
+as PyTorch has them.
 """
 
 from __future__ import annotations
@@ -240,9 +242,9 @@ class CBAMResNet(nn.Module):
         return logits
 
     def _init_weights(self) -> None:
-        """He Gaussians by fan-out, biases zero; the channel gates' weights as PyTorch has them."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+        """He Gaussians by fan-out, biases zero; projections and the channel gates' weights as PyTorch has them."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d) and "downsample" not in name:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
             elif isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)

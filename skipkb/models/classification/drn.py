@@ -14,10 +14,11 @@ ResNet's: the block's input, projected by a 1x1 convolution where the shape chan
 
 F. Yu, V. Koltun, T. Funkhouser: "Dilated Residual Networks", CVPR 2017, arXiv:1705.09914.
 
-Deviations from the paper: none known. In DRN-A the first 3x3 convolution of a group keeps the dilation of the group
-before, as Section 2 says, so that a ResNet's weights give a ResNet's values on every fourth pixel; the authors' code
-leaves the whole first block without dilation. DRN-C and D are built as there, with one dilation for a whole level.
-Names and initial values (zero-mean Gaussians of variance 2 / fan-out) are those of the code.
+Deviations: in DRN-A the first 3x3 convolution of a group keeps the dilation of the group before, as Section 2 says, so
+that a ResNet's weights give a ResNet's values on every fourth pixel. The authors' code, which departs from the paper
+here, leaves the whole first block without dilation; ``released=True`` builds that. DRN-C and D are built as in the
+code, with one dilation for a whole level. So are names and initial values (zero-mean Gaussians of variance 2 /
+fan-out).
 """
 
 from __future__ import annotations
@@ -138,11 +139,10 @@ class Bottleneck(Block):
 
 def _level(
     kind: type[BasicBlock | Bottleneck], in_channels: int, width: int, count: int, *, stride: int = 1,
-    dilation: int = 1, first_dilation: int | None = None, residual: bool = True,
+    dilation: int = 1, first: tuple[int, int] | None = None, residual: bool = True,
 ) -> nn.Sequential:  # fmt: skip
-    """Blocks of one level; ``first_dilation`` is that of the very first 3x3 convolution, if it differs."""
-    first = (first_dilation or dilation, dilation)
-    blocks = [kind(in_channels, width, stride=stride, dilation=first, residual=residual)]
+    """Blocks of one level; ``first`` are the dilations in the first block, if they differ."""
+    blocks = [kind(in_channels, width, stride=stride, dilation=first or (dilation, dilation), residual=residual)]
     for _ in range(1, count):
         blocks.append(kind(width * kind.expansion, width, dilation=(dilation, dilation), residual=residual))
     return nn.Sequential(*blocks)
@@ -173,6 +173,7 @@ class DRNA(_Classifier):
     Args:
         block: "basic" or "bottleneck".
         layers: blocks of the four groups.
+        released: as in the authors' code, the whole first block of a group is not dilated.
         num_classes: outputs of the classifier.
         in_channels: channels of the picture.
 
@@ -185,6 +186,7 @@ class DRNA(_Classifier):
         *,
         block: Literal["basic", "bottleneck"],
         layers: Sequence[int],
+        released: bool = False,
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
@@ -199,8 +201,8 @@ class DRNA(_Classifier):
         e = kind.expansion
         self.layer1 = _level(kind, 64, 64, layers[0])
         self.layer2 = _level(kind, 64 * e, 128, layers[1], stride=2)
-        self.layer3 = _level(kind, 128 * e, 256, layers[2], dilation=2, first_dilation=1)
-        self.layer4 = _level(kind, 256 * e, 512, layers[3], dilation=4, first_dilation=2)
+        self.layer3 = _level(kind, 128 * e, 256, layers[2], dilation=2, first=(1, 1) if released else (1, 2))
+        self.layer4 = _level(kind, 256 * e, 512, layers[3], dilation=4, first=(1, 1) if released else (2, 4))
         self.fc = nn.Linear(512 * e, num_classes)
         self.apply(_init_weights)
 
@@ -311,19 +313,25 @@ def _init_weights(module: nn.Module) -> None:
 
 
 # fmt: off
-def drn_a_18(*, num_classes: int = 1000, in_channels: int = 3) -> DRNA:
+def drn_a_18(*, num_classes: int = 1000, in_channels: int = 3, released: bool = False) -> DRNA:
     """DRN-A-18, Table 1: 11,689,512 parameters, those of ResNet-18."""
-    return DRNA(block="basic", layers=(2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
+    return DRNA(
+        block="basic", layers=(2, 2, 2, 2), released=released, num_classes=num_classes, in_channels=in_channels,
+    )
 
 
-def drn_a_34(*, num_classes: int = 1000, in_channels: int = 3) -> DRNA:
+def drn_a_34(*, num_classes: int = 1000, in_channels: int = 3, released: bool = False) -> DRNA:
     """DRN-A-34, Table 1: 21,797,672 parameters, those of ResNet-34."""
-    return DRNA(block="basic", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+    return DRNA(
+        block="basic", layers=(3, 4, 6, 3), released=released, num_classes=num_classes, in_channels=in_channels,
+    )
 
 
-def drn_a_50(*, num_classes: int = 1000, in_channels: int = 3) -> DRNA:
+def drn_a_50(*, num_classes: int = 1000, in_channels: int = 3, released: bool = False) -> DRNA:
     """DRN-A-50, Table 1: 25,557,032 parameters, those of ResNet-50."""
-    return DRNA(block="bottleneck", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+    return DRNA(
+        block="bottleneck", layers=(3, 4, 6, 3), released=released, num_classes=num_classes, in_channels=in_channels,
+    )
 
 
 def drn_c_26(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:

@@ -16,11 +16,12 @@ pooled and the missing channels are zero; sums always run in full precision.
 M. D. McDonnell: "Training wide residual networks for deployment using a single bit for each weight", ICLR 2018,
 arXiv:1802.08530.
 
-Deviations from the paper: none known. The author published two programs that differ in details. This one has the layers
-of the Keras version, which has the results for CIFAR; its MATLAB predecessor has a ReLU behind the normalisation of the
-picture (``input_activation``). Strided layers are padded by one on all sides, as in MATLAB, while TensorFlow pads below
-and to the right. A weight that is exactly zero counts as positive (or, as minus zero, negative), where both programs
-would use a third value, zero, in training.
+Deviations from the paper: the author published two programs that differ in details. This one has the layers of the
+Keras version, which has the results for CIFAR, and like it keeps 0.99 of the running values of its normalisations; its
+MATLAB predecessor has a ReLU behind the normalisation of the picture (``input_activation``). Strided layers are padded
+by one on all sides, as in MATLAB, while TensorFlow pads below and to the right. Weights start as plain Gaussians, as
+in MATLAB, while Keras cuts these off at two deviations. A weight that is exactly zero counts as positive (or, as minus
+zero, negative), where both programs would use a third value, zero, in training.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["Block", "McDonnellWRN", "OneBitConv2d", "objective", "wrn20_10_1bit", "wrn20_10_32bit"]
+
+
+MOMENTUM = 0.01
+"""Share of a batch in the running values of a normalisation."""
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -91,9 +96,9 @@ class Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, binary: bool = True) -> None:
         super().__init__()
         self.grows = out_channels != in_channels
-        self.bn0 = nn.BatchNorm2d(in_channels, affine=False)
+        self.bn0 = nn.BatchNorm2d(in_channels, affine=False, momentum=MOMENTUM)
         self.conv0 = OneBitConv2d(in_channels, out_channels, 3, stride=2 if self.grows else 1, binary=binary)
-        self.bn1 = nn.BatchNorm2d(out_channels, affine=False)
+        self.bn1 = nn.BatchNorm2d(out_channels, affine=False, momentum=MOMENTUM)
         self.conv1 = OneBitConv2d(out_channels, out_channels, 3, binary=binary)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,7 +154,7 @@ class McDonnellWRN(nn.Module):
         self.in_channels = in_channels
         self.input_activation = input_activation
         channels = 16 * widen_factor
-        self.bn_input = nn.BatchNorm2d(in_channels)  # the only one that learns scale and offset
+        self.bn_input = nn.BatchNorm2d(in_channels, momentum=MOMENTUM)  # the only one that learns scale and offset
         self.conv0 = OneBitConv2d(in_channels, channels, 3, binary=binary)
         groups = []
         for width in (channels, 2 * channels, 4 * channels):
@@ -159,9 +164,9 @@ class McDonnellWRN(nn.Module):
                 channels = width
             groups.append(group)
         self.group0, self.group1, self.group2 = groups
-        self.bn = nn.BatchNorm2d(channels, affine=False)
+        self.bn = nn.BatchNorm2d(channels, affine=False, momentum=MOMENTUM)
         self.conv_last = OneBitConv2d(channels, num_classes, 1, binary=binary)
-        self.bn_last = nn.BatchNorm2d(num_classes, affine=False)
+        self.bn_last = nn.BatchNorm2d(num_classes, affine=False, momentum=MOMENTUM)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W], 32 x 32 in the paper -> logits [N, num_classes].

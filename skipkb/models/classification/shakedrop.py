@@ -17,8 +17,10 @@ average pooling where the resolution halves.
 Y. Yamada, M. Iwamura, T. Akiba, K. Kise: "ShakeDrop Regularization for Deep Residual Learning", IEEE Access 7, 2019,
 arXiv:1802.02375.
 
-Deviations from the paper: none known. The coin is thrown once for the whole batch, as in stochastic depth and in the
-PyTorch versions of others. Names and initial values are those of our PyramidNet, for the state dicts to be exchanged.
+Deviations from the paper, as in the authors' Torch code: the coin is thrown once for the whole batch, and convolutions
+start as zero-mean Gaussians of variance 2 / fan-out. Fractional widths are rounded as in our PyramidNet; the only
+network of that code, PyramidNet-110 with a widening of 270, has none. Names are PyramidNet's, for the state dicts to
+be exchanged.
 """
 
 from __future__ import annotations
