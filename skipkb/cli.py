@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("notebooks", _notebooks, "Execute the notebooks into build/notebooks.", extra="notebooks")
     sub.add_argument("key", nargs="*", help="entries; none means all")
+    sub.add_argument("--again", action="store_true", help="execute those too that have not changed")
     sub.add_argument("--jobs", type=_positive, default=None, help="notebooks at a time (one for each core)")
 
     sub = command("site", _site, "Write the site's pages into build/pages.", extra="site", prints_data=False)
@@ -352,7 +353,7 @@ def _notebooks(arguments: argparse.Namespace) -> int:
     import nbclient  # noqa: F401  (says at once what is missing)
 
     from skipkb.catalog.search import entries, get
-    from skipkb.notebooks import Executed, execute, guides, notebook_of
+    from skipkb.notebooks import BUDGET, Executed, execute, guides, notebook_of
 
     _checkout()
     extra = {guide.key: guide for guide in guides()}
@@ -365,12 +366,16 @@ def _notebooks(arguments: argparse.Namespace) -> int:
             raise UseError(f"{notebook.key} has no notebook: {notebook.file} does not exist")
 
     def on_done(result: Executed, done: int, total: int) -> None:
-        how = "unchanged" if result.cached else f"{result.seconds:.0f} s"
+        how = "unchanged" if result.cached else f"{result.cpu_seconds:.1f} s of CPU"
         print(f"[{done}/{total}] {'ok  ' if result.ok else 'FAIL'} {result.key} ({how})", file=sys.stderr, flush=True)
         if not result.ok:
             print(result.message, file=sys.stderr)
 
-    results = execute(notebooks, jobs=arguments.jobs, on_done=on_done)
+    results = execute(notebooks, jobs=arguments.jobs, again=arguments.again, on_done=on_done)
+    slowest = sorted((r for r in results if not r.cached and r.ok), key=lambda r: r.cpu_seconds, reverse=True)[:10]
+    if slowest:
+        words = (f"{r.key} {r.cpu_seconds:.1f}{' (over)' if r.cpu_seconds > BUDGET else ''}" for r in slowest)
+        print(f"slowest, seconds of CPU, budget {BUDGET}: {', '.join(words)}", file=sys.stderr)
     if arguments.json:
         _print_json([vars(result) for result in results])
     return FINE if all(result.ok for result in results) else FAILED

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,8 +21,10 @@ from skipkb.evidence.key import installed_torch, key_of, pinned_torch, tracer
 from skipkb.evidence.sources import digest, imported, source_files
 
 ROOT = PACKAGE.parent
+BUDGET = 12
+"""Seconds of CPU that a notebook may take on a machine of today."""
 _EXECUTE = """
-import json, sys
+import json, resource, sys
 import nbformat
 from nbclient import NotebookClient
 
@@ -31,7 +32,8 @@ notebook = nbformat.read(sys.argv[1], as_version=4)
 NotebookClient(notebook, timeout=int(sys.argv[2]), kernel_name="python3").execute()
 for cell in notebook.cells:
     cell.metadata.pop("execution", None)  # times of day would make every run different
-sys.stdout.write(nbformat.writes(notebook))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+sys.stdout.write(json.dumps({"cpu": used.ru_utime + used.ru_stime, "notebook": nbformat.writes(notebook)}))
 """
 
 
@@ -42,7 +44,8 @@ class Executed:
     key: str
     ok: bool
     cached: bool
-    seconds: float
+    cpu_seconds: float
+    """Of all processors together."""
     message: str = ""
 
 
@@ -122,6 +125,7 @@ def execute(
     *,
     jobs: int | None = None,
     timeout: int = 600,
+    again: bool = False,
     on_done: Callable[[Executed, int, int], None] | None = None,
 ) -> list[Executed]:
     """Execute the notebooks that are not cached, each in a process of its own with one thread.
@@ -129,22 +133,22 @@ def execute(
     Args:
         jobs: notebooks at a time (one for each core).
         timeout: seconds for one cell.
+        again: execute those too that have not changed.
         on_done: called as (result, finished, total) after each.
     """
     todo = [notebook for notebook in notebooks if notebook.file.is_file()]
     results: list[Executed] = []
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        for future in as_completed([pool.submit(_execute, notebook, timeout) for notebook in todo]):
+        for future in as_completed([pool.submit(_execute, notebook, timeout, again) for notebook in todo]):
             results.append(future.result())
             if on_done:
                 on_done(results[-1], len(results), len(todo))
     return sorted(results, key=lambda result: result.key)
 
 
-def _execute(notebook: Notebook, timeout: int) -> Executed:
-    if notebook.executed:
-        return Executed(notebook.key, ok=True, cached=True, seconds=0.0)
-    start = time.monotonic()
+def _execute(notebook: Notebook, timeout: int, again: bool) -> Executed:
+    if notebook.executed and not again:
+        return Executed(notebook.key, ok=True, cached=True, cpu_seconds=0.0)
     wanted = notebook.content_hash()
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     finished = subprocess.run(
@@ -155,9 +159,8 @@ def _execute(notebook: Notebook, timeout: int) -> Executed:
         encoding="utf-8",
         check=False,
     )
-    seconds = time.monotonic() - start
     if finished.returncode:
-        return Executed(notebook.key, ok=False, cached=False, seconds=seconds, message=finished.stderr[-3000:])
-    json.loads(finished.stdout)  # a half-written notebook is no notebook
-    notebook.keep(finished.stdout, wanted)
-    return Executed(notebook.key, ok=True, cached=False, seconds=seconds)
+        return Executed(notebook.key, ok=False, cached=False, cpu_seconds=0.0, message=finished.stderr[-3000:])
+    done = json.loads(finished.stdout)
+    notebook.keep(done["notebook"], wanted)
+    return Executed(notebook.key, ok=True, cached=False, cpu_seconds=done["cpu"])

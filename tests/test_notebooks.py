@@ -44,8 +44,11 @@ def test_executed_once_and_again_when_it_changes(unet: Notebook, tmp_path: Path)
     file = unet.executed
     assert file is not None
     assert "42" in json.dumps(json.loads(file.read_text())["cells"])
+    assert first.cpu_seconds > 0.1
     (second,) = execute([unet])
     assert second.cached
+    (repeated,) = execute([unet], again=True)
+    assert not repeated.cached
     write(unet, "print(6 * 8)")
     assert unet.executed is None
     (third,) = execute([unet])
