@@ -142,6 +142,27 @@ def test_operators_by_hand() -> None:
     torch.testing.assert_close(conv(x), shortcut + last(narrow(y)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_the_gradient_in_eval_mode_is_that_of_finite_differences(pictures: int) -> None:
+    """For one picture PyTorch's is wrong where a normalisation gets it as the transpose of a table of places."""
+    model = UniNet(num_classes=5, **SMALL).double().eval()  # type: ignore[arg-type]
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+        if isinstance(module, AttentionBlock):
+            nn.init.ones_(module.gamma_1)
+            nn.init.ones_(module.gamma_2)
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    x = torch.randn(pictures, 3, 64, 64, dtype=torch.float64, requires_grad=True)
+    along = torch.randn_like(x)
+    (gradient,) = torch.autograd.grad(model(x).square().sum(), x)
+    with torch.no_grad():
+        ahead, behind = (model(x + step * along).square().sum() for step in (1e-6, -1e-6))
+    torch.testing.assert_close((gradient * along).sum(), (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
 def test_the_skip_carries_the_input_on() -> None:
     """The residual form: with another branch the input is still there."""
     block = DWConvBlock(8, 8, expansion=2).eval()

@@ -19,6 +19,7 @@ state-dict names are kept.
 
 Deviations from the paper: only the network that was found is here, not the search, which was not published. Pictures
 need not be square: the authors' code derives height and width from the number of tokens, here they are carried along.
+In eval mode the gradient of a single picture differs from that code's; finite differences side with ours.
 """
 
 from __future__ import annotations
@@ -205,6 +206,8 @@ class LocalGlobalDSM(nn.Module):
         q = self.q_norm(_tokens(queries)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(self.kv_norm(_tokens(x))).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        # The shortcut stands last: computed first, it gives x a gradient in another memory layout, from which PyTorch
+        # (2.15, CPU) computes a wrong one for a single picture in eval mode.
         return _map(self.proj(attended), height, width) + self.residual(x)  # type: ignore[no-any-return]  # the skip
 
 
