@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export OMP_NUM_THREADS ?= 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help site serve pages test test-zoo lint types layers unit smoke record notebooks bench zensical browser clean
+.PHONY: help site serve pages test test-zoo lint types layers unit smoke record notebooks bench zensical browser gpu-wheels clean
 help:
 	@echo "make site | serve | test | smoke DEVICE=cuda | record | notebooks | bench | browser | zensical | clean"
 
@@ -71,10 +71,19 @@ notebooks: .venv/dev.stamp
 	@echo "== Notebooks"
 	$(BIN)/skipkb notebooks
 bench: .venv/dev.stamp
-	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/models.py benchmarks/search.py benchmarks/trace.py; do $(BIN)/python $$file || exit 1; done
 browser: site zensical
 	@echo "== The pages in a real browser"
 	$(BIN)/pytest -m browser
+
+# What a machine with a GPU and without a network lacks, for its Python 3.12: see benchmarks/gpu.sh.
+gpu-wheels: constraints-gpu.txt
+	@mkdir -p .wheels-gpu
+	@for name in $$(sed '1,/^# wheels/d' $<); do \
+		$(PYTHON) -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+			--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_12_x86_64 \
+			-d .wheels-gpu $$name || exit 1; done
+	@ls .wheels-gpu
 
 clean:
 	rm -rf build

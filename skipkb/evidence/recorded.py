@@ -42,7 +42,7 @@ def read_recorded(directory: Path | None = None) -> Recorded:
     problems: list[Problem] = []
     for file in sorted(directory.glob("*/*.json")):
         slug = file.parent.name
-        if slug == "counts":
+        if slug in ("counts", "speed"):
             continue
         name = f"evidence/{slug}/{file.name}"
         report = read_report(file, problems, name=name)
