@@ -174,6 +174,25 @@ def test_scores_are_divergences_of_the_answers() -> None:
         assert scores[2][place] == pytest.approx((p * (p / q).log()).sum(1).mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_every_module_stays_in_its_mode(training: bool, fails: bool) -> None:
+    """Also a frozen normalisation in a network that trains, and also when the network fails on the way."""
+    model = small_resnet().train(training)
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.train(not training)
+    modes, pictures = [module.training for module in model.modules()], torch.randn(2, 3, 64, 64)
+    channels = Channels(model, pictures.shape)
+    statistics = norm.running_mean.clone()  # type: ignore[union-attr]
+    if fails:
+        with pytest.raises(ValueError, match="expected input"):
+            importance(model, channels, pictures[:, :2].contiguous())
+    else:
+        prune(model, pictures, discard=3)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(norm.running_mean, statistics), "scores are taken in eval mode"  # type: ignore[arg-type]
+
+
 def test_a_dead_channel_scores_nothing_and_goes_first() -> None:
     model = small_resnet()
     channels = Channels(model, (2, 3, 64, 64))

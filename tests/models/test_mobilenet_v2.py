@@ -79,6 +79,21 @@ def test_rounding(channels: float, rounded: int) -> None:
     assert rounded >= 0.9 * channels
 
 
+def test_initial_values_are_those_of_torchvision() -> None:
+    """He Gaussians by fan-out: the wide end of an expansion, the narrow end of a projection, all of a depthwise one."""
+    model = mobilenet_v2.MobileNetV2(blocks=((6, 64, 2, 1),), num_classes=100)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+            sure = 3 / (2 * module.weight.numel()) ** 0.5  # three standard errors
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=sure), name
+            assert module.bias is None
+    linear = model.classifier[-1]
+    assert isinstance(linear, nn.Linear)
+    assert linear.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert not linear.bias.any()
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (33, 47), (1, 1)])
 def test_any_picture_size(shape: tuple[int, int]) -> None:
     model = mobilenet_v2.MobileNetV2(width_mult=0.25, blocks=((1, 16, 1, 1), (6, 24, 2, 2)), num_classes=5).eval()

@@ -64,6 +64,16 @@ def test_links_are_identities_where_shapes_agree() -> None:
     }  # fmt: skip
 
 
+def test_links_start_as_wrns_convolutions() -> None:
+    """Gaussians of variance 2 / fan-out, neither 2 / fan-in nor PyTorch's own; the widths tell them apart."""
+    links = small(3, widen_factor=4).links
+    convolutions = {name: link.weight for name, link in links.items() if isinstance(link, nn.Conv2d)}
+    assert len(convolutions) == 6
+    for name, weight in convolutions.items():
+        sure = 3 / (2 * weight.numel()) ** 0.5  # three standard errors
+        assert weight.std().item() == pytest.approx((2 / weight.shape[0]) ** 0.5, rel=sure), name
+
+
 def test_no_level_is_wrn() -> None:
     model = small(0)
     plain = wrn.WideResNet(depth=10, widen_factor=2)

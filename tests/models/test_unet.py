@@ -145,6 +145,18 @@ def test_the_network_itself_joins_what_belongs_together() -> None:
     assert torch.equal(out[0, 0], image[0, 0, 92:-92, 92:-92])
 
 
+def test_the_skip_comes_first_in_the_concatenation() -> None:
+    """Figure 1: the copied map stands in front of the one from below; weights depend on it."""
+    block = module.UpBlock(6, 4)
+    joined: list[Tensor] = []
+    block.convs.register_forward_pre_hook(lambda _m, args: joined.append(args[0]))
+    x, skip = torch.rand(1, 6, 4, 4), torch.rand(1, 4, 10, 10)
+    with torch.no_grad():
+        block(x, skip)
+        assert torch.equal(joined[0][:, :4], centre_crop(skip, (8, 8)))
+        assert torch.equal(joined[0][:, 4:], block.upconv(x))
+
+
 def test_no_padding_anywhere() -> None:
     """The output of a shifted window is the shifted output, up to the last border pixel."""
     model = UNet(**SMALL).double().eval()

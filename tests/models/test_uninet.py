@@ -92,6 +92,11 @@ def test_every_operator_starts_as_its_shortcut() -> None:
     block = AttentionBlock(32, expansion=2)
     x = torch.randn(2, 32, 6, 6)
     torch.testing.assert_close(block(x), x + block.pos_embed(x))
+    for gamma in (block.gamma_1, block.gamma_2):
+        assert torch.equal(gamma, torch.full((32,), 1e-6))
+    linear = UniNet(num_classes=100, **SMALL).classifier  # type: ignore[arg-type]
+    assert linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not linear.bias.any()
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

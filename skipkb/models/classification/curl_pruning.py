@@ -27,8 +27,9 @@ paper's ways to make many pictures out of few, only the mixing of two is here.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,29 +68,39 @@ def prune(
 def importance(model: nn.Module, channels: Channels, pictures: Tensor) -> list[list[float]]:
     """The divergence that each channel's absence causes, layer by layer as in ``channels.layers``.
 
-    One forward pass of all pictures for each channel. The model's weights are restored.
+    One forward pass of all pictures for each channel. Weights and modes of the model are restored, also when it fails.
     """
-    training = model.training
-    model.eval()
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    complete = F.log_softmax(model(pictures), dim=1)
     scores: list[list[float]] = []
-    for layer in channels.layers:
-        scores.append([])
-        for channel in layer:
-            places = [(parameters[name], index) for name, index in channel.made if name in parameters]
-            before = [parameter[index].clone() for parameter, index in places]
-            try:
-                for parameter, index in places:
-                    parameter[index] = 0
-                without = F.log_softmax(model(pictures), dim=1)
-            finally:
-                for (parameter, index), value in zip(places, before, strict=True):
-                    parameter[index] = value
-            divergence = F.kl_div(complete, without, reduction="batchmean", log_target=True)
-            scores[-1].append(divergence.item())
-    model.train(training)
+    with _answering(model):
+        complete = F.log_softmax(model(pictures), dim=1)
+        for layer in channels.layers:
+            scores.append([])
+            for channel in layer:
+                places = [(parameters[name], index) for name, index in channel.made if name in parameters]
+                before = [parameter[index].clone() for parameter, index in places]
+                try:
+                    for parameter, index in places:
+                        parameter[index] = 0
+                    without = F.log_softmax(model(pictures), dim=1)
+                finally:
+                    for (parameter, index), value in zip(places, before, strict=True):
+                        parameter[index] = value
+                divergence = F.kl_div(complete, without, reduction="batchmean", log_target=True)
+                scores[-1].append(divergence.item())
     return scores
+
+
+@contextlib.contextmanager
+def _answering(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards each module in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def lowest(channels: Channels, scores: Sequence[Sequence[float]], *, discard: int, keep: float = 0.3) -> set[Channel]:
