@@ -122,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, default=None, metavar="DIR", help="another directory")
 
     sub = command("export", _export, "Write the whole catalogue as JSON, CSV, BibTeX and SQLite.")
-    sub.add_argument("directory", type=Path, help="where to write the four files")
+    sub.add_argument("directory", type=_directory, help="where to write the four files")
+    sub.add_argument("--force", action="store_true", help="replace files of these names that are not an earlier export")
 
     sub = command("new", _new, "Start a method: entry, model file and notebook to fill in.")
     sub.add_argument("key", help="lower-case key, such as squeeze-excite")
@@ -137,10 +138,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _directory(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is not a directory; . is the one you are in")
+    return Path(text)
+
+
 def _shape(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 1,3,224,224")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 1,3,224,224")
     return tuple(map(int, parts))
 
 
@@ -384,10 +391,12 @@ def _notebooks(arguments: argparse.Namespace) -> int:
 def _site(arguments: argparse.Namespace) -> int:
     from skipkb.site.build import write_pages
 
-    output = arguments.output or _checkout() / "build" / "pages"
-    if output.exists() and not (output.is_dir() and ((output / "index.md").is_file() or not any(output.iterdir()))):
-        raise UseError(f"{output} holds something else than pages; it would be emptied")
-    pages = write_pages(output, say=lambda step: print(step, flush=True))
+    root = _checkout()  # before anything is touched: a wheel has no pages to write
+    output = arguments.output or root / "build" / "pages"
+    try:
+        pages = write_pages(output, say=lambda step: print(step, flush=True))
+    except FileExistsError as error:
+        raise UseError(str(error)) from None
     print(f"{pages} pages in {output}")
     return FINE
 
@@ -396,7 +405,10 @@ def _export(arguments: argparse.Namespace) -> int:
     from skipkb.catalog.export import export
     from skipkb.catalog.loading import load
 
-    paths = export(load(), arguments.directory)
+    try:
+        paths = export(load(), arguments.directory, force=arguments.force)
+    except FileExistsError as error:
+        raise UseError(f"{error}; --force replaces it") from None
     if arguments.json:
         _print_json([str(path) for path in paths])
     else:

@@ -301,12 +301,52 @@ def test_new_needs_a_checkout(skip: Callable[..., Run], tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_site_keeps_its_hands_off_other_directories(skip: Callable[..., Run], tmp_path: Path) -> None:
-    (tmp_path / "precious.txt").write_text("mine")
+@pytest.mark.parametrize("name", ["precious.txt", "index.md", "index.html", ".git"])
+def test_site_keeps_its_hands_off_other_directories(skip: Callable[..., Run], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
     code, _, err = skip("site", "--output", str(tmp_path))
     assert code == 2
     assert "holds something else than pages" in err
-    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_site_keeps_its_hands_off_a_file_and_off_its_own_sources(skip: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    before = sorted(path.name for path in (ROOT / "docs").iterdir())
+    for output in (tmp_path / "file", ROOT / "docs", ROOT):
+        code, _, err = skip("site", "--output", str(output))
+        assert (code, "holds something else than pages" in err) == (2, True)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in (ROOT / "docs").iterdir()) == before
+
+
+def test_site_from_a_wheel_touches_nothing(
+    skip: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "source_dir", lambda: tmp_path / "site-packages" / "skipkb" / "_catalog")
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / ".skipkb-pages").write_text("ours")
+    code, _, err = skip("site", "--output", str(tmp_path / "pages"))
+    assert code == 2
+    assert "works in a checkout of the repository" in err
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == [".skipkb-pages"]
+
+
+def test_export_replaces_only_what_it_wrote(skip: Callable[..., Run], tmp_path: Path) -> None:
+    mine = tmp_path / "references.bib"
+    mine.write_text("@article{mine, title={My life work}}")
+    code, _, err = skip("export", str(tmp_path))
+    assert code == 2
+    assert f"{mine} is not as an earlier export left it; --force replaces it" in err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(mine.name, mine.read_text())]
+    assert skip("export", str(tmp_path), "--force")[0] == 0
+    assert "He" in mine.read_text()
+    assert skip("export", str(tmp_path))[0] == 0, "what it wrote itself it may replace"
+    mine.write_text(mine.read_text() + "@article{mine, title={My life work}}")
+    assert skip("export", str(tmp_path))[0] == 2
+    assert "My life work" in mine.read_text()
+    code, _, err = skip("export", "")
+    assert (code, "an empty name is not a directory" in err) == (2, True)
 
 
 def test_smoke_without_torch(skip: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

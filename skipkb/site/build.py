@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from skipkb.catalog import index
-from skipkb.catalog.export import export
+from skipkb.catalog.export import write_files
 from skipkb.catalog.files import write_text
 from skipkb.catalog.loading import Catalogue, load
 from skipkb.catalog.paths import source_dir
@@ -31,24 +32,44 @@ from skipkb.site.tables import table_files, table_page
 from skipkb.site.text import checked_links
 from skipkb.site.timeline import timeline_page
 
+OURS = ".skipkb-pages"
+"""Name of the file that marks a directory as written here; only such a directory is ever replaced."""
+
 
 def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
-    """Write all pages below ``output`` (emptied first) and return how many Markdown pages there are.
+    """Write all pages into ``output`` and return how many Markdown pages there are.
+
+    They are written beside it and take its place at the end.
 
     Args:
+        output: a directory of earlier pages, an empty one, or one that does not exist yet.
         say: is told about each step.
 
     Raises:
         CatalogueError: when the catalogue or a recorded result has problems; nothing is then written.
+        FileExistsError: ``output`` holds something else; it is left as it is.
     """
+    if output.exists() and not (output / OURS).is_file() and not (output.is_dir() and not any(output.iterdir())):
+        raise FileExistsError(f"{output} holds something else than pages of this site; name an empty or new directory")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
+        fresh, old = Path(temporary, "fresh"), Path(temporary, "old")
+        count = _write(fresh, say)
+        (fresh / OURS).write_text("Written by skipkb site, which replaces this directory.\n", encoding="utf-8")
+        if output.exists():
+            output.rename(old)
+        fresh.rename(output)
+    return count
+
+
+def _write(output: Path, say: Callable[[str], None]) -> int:
+    """The pages, in a directory that does not exist yet."""
     index.forget()  # a long-lived preview must see edited files
     checked_links.cache_clear()
     catalogue = load()
     recorded = read_recorded()
     if recorded.problems:
         raise CatalogueError(recorded.problems)
-    if output.exists():
-        shutil.rmtree(output)
     root = source_dir().parent
     shutil.copytree(root / "docs", output)
     shutil.copyfile(root / "CONTRIBUTING.md", output / "contributing.md")
@@ -99,6 +120,6 @@ def write_pages(output: Path, say: Callable[[str], None] = print) -> int:
 
 
 def _downloads(catalogue: Catalogue, output: Path) -> None:
-    export(catalogue, output)
+    write_files(catalogue, output)
     schema = json.loads((source_dir() / "schema.json").read_text(encoding="utf-8"))
     write_text(output / "schema.json", json.dumps(schema, indent=1, sort_keys=True) + "\n")

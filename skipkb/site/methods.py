@@ -18,7 +18,19 @@ from skipkb.site.fingerprints import found_skips
 from skipkb.site.groups import method_chips, venue_links
 from skipkb.site.machines import article
 from skipkb.site.rows import rows_script, work_row
-from skipkb.site.text import escape, fence, heading, link, number_cell, shape, short_number, source_mark, table, verdict
+from skipkb.site.text import (
+    escape,
+    fence,
+    front_matter,
+    heading,
+    link,
+    number_cell,
+    shape,
+    short_number,
+    source_mark,
+    table,
+    verdict,
+)
 
 
 def method_page(work: Work, catalogue: Catalogue, recorded: Recorded, notebook: str) -> str:
@@ -30,7 +42,7 @@ def method_page(work: Work, catalogue: Catalogue, recorded: Recorded, notebook: 
     """
     numbers: dict[str, str] = {table.key: table.number for table in catalogue.survey.tables}
     parts = [
-        f"---\ntitle: {_front_matter(work.name)}\ndescription: {_front_matter(work.contribution)}\n---\n",
+        f"---\ntitle: {front_matter(work.name)}\ndescription: {front_matter(work.contribution)}\n---\n",
         f"# {heading(work.name)}\n",
         f'<p class="skb-lead">{escape(work.contribution)}</p>\n',
         _paper(work, catalogue),
@@ -51,10 +63,6 @@ def method_page(work: Work, catalogue: Catalogue, recorded: Recorded, notebook: 
         article(work),
     ]
     return "\n".join(part for part in parts if part)
-
-
-def _front_matter(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("<", "‹").replace(">", "›") + '"'
 
 
 def _section(title: str, body: str) -> str:

@@ -11,7 +11,7 @@ from skipkb.catalog.tables import FORMATS, table_rows
 from skipkb.evidence.recorded import Recorded, equal_now
 from skipkb.site.equal import equal_marks
 from skipkb.site.rows import numbered, rows_script, work_row
-from skipkb.site.text import escape, link, source_mark, table
+from skipkb.site.text import escape, front_matter, heading, link, source_mark, table
 
 _HEADERS = (
     *("Method", "Year", "Data sets", "Code", "Merge", "Span"),
@@ -40,11 +40,11 @@ def table_page(found: SurveyTable, catalogue: Catalogue, recorded: Recorded) -> 
     running = sum(work.runs for work in works)
     downloads = " · ".join(f'<a href="{found.key}.{suffix}" download>{name}</a>' for name, suffix in _DOWNLOADS.items())
     return f"""---
-title: "Table {found.number}: {found.title}"
+title: {front_matter(f"Table {found.number}: {found.title}")}
 hide: [toc]
 ---
 
-# Table {found.number}: {found.title}
+# {heading(f"Table {found.number}: {found.title}")}
 
 <p>{len(works)} of the survey's {found.survey_rows} rows are in the catalogue; {running} of them run here.
 A cell shows what was verified; where the survey differs, its words are struck through and the erratum is one

@@ -26,6 +26,11 @@ def heading(text: object) -> str:
     return escape(text).replace("#", "&#35;").replace("&&#35;", "&#")
 
 
+def front_matter(text: str) -> str:
+    """Text as a quoted value in the head of a page; no mark in it can become one of HTML."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("<", "‹").replace(">", "›") + '"'
+
+
 def link(url: str, text: object | None = None) -> str:
     """An HTML link; only http and https addresses become one. A link found dead says since when."""
     shown = escape(url if text is None else text)

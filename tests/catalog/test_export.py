@@ -28,7 +28,7 @@ def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> N
     )
     out = tmp_path / "out" / "deep"
     assert export(load(), out) == [out / name for name in NAMES]
-    assert sorted(path.name for path in out.iterdir()) == sorted(NAMES)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*NAMES, ".skipkb-export"])
 
     data = json.loads((out / "catalog.json").read_text("utf-8"))
     assert [entry["key"] for entry in data["entries"]] == ["alpha", "beta"]
@@ -139,7 +139,7 @@ def test_a_second_export_replaces_the_first(install: Install, tmp_path: Path) ->
     install(sample.work("alpha"), sample.work("beta"))
     export(load(), tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "catalog.json").read_text())["entries"]) == 2
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(NAMES)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*NAMES, ".skipkb-export"])
 
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:

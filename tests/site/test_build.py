@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
+from skipkb.site import build
 from skipkb.site.fingerprints import counts_text
 from skipkb.site.links import broken_links
 from skipkb.site.text import escape
@@ -97,14 +99,27 @@ def test_two_writings_are_byte_identical(pages: Path, written_without_torch: Pat
     assert contents(pages) == contents(written_without_torch)
 
 
-def test_the_output_directory_must_hold_pages(tmp_path: Path) -> None:
-    precious = tmp_path / "precious.txt"
-    precious.write_text("mine")
-    command = [sys.executable, "-m", "skipkb.cli", "site", "--output", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert precious.read_text() == "mine"
+def test_new_pages_take_the_place_of_old_ones_whole(
+    small: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "guides", list)
+    monkeypatch.setattr(build, "api_pages", dict)
+    output = tmp_path / "pages"
+    build.write_pages(output, say=lambda _: None)
+    (output / "left-over.md").write_text("of a work that is gone")
+    before = contents(output)
+
+    def fails(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(build, "llms_txt", fails)
+        with pytest.raises(OSError, match="No space"):
+            build.write_pages(output, say=lambda _: None)
+    assert contents(output) == before, "a writing that fails leaves the old pages"
+    build.write_pages(output, say=lambda _: None)
+    assert set(before) - set(contents(output)) == {"left-over.md"}
+    assert [path.name for path in tmp_path.iterdir()] == ["pages"]
 
 
 @pytest.mark.slow

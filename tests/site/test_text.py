@@ -87,6 +87,23 @@ def test_formulas_become_mathml_outside_code_only() -> None:
     assert "$5 or $6" in text
 
 
+@pytest.mark.parametrize("nasty", NASTY)
+def test_the_title_of_a_table_is_text_too(nasty: str) -> None:
+    from skipkb.evidence.recorded import Recorded
+    from skipkb.site.tables import table_page
+
+    catalogue = load()
+    plain, titled = (
+        table_page(catalogue.survey.tables[1].model_copy(update={"title": title}), catalogue, Recorded())
+        for title in ("Title", nasty)
+    )
+    pages = [_Text(), _Text()]
+    for page, text in zip(pages, (plain, titled), strict=True):
+        page.feed(markdown.markdown(text.partition("---\n")[2].partition("---\n")[2], extensions=["md_in_html"]))
+    assert pages[0].tags == pages[1].tags
+    assert "<script>alert" not in titled
+
+
 def test_home_page_refuses_a_block_nobody_writes() -> None:
     from skipkb.evidence.recorded import Recorded
 
