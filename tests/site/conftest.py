@@ -16,6 +16,8 @@ from skipkb.evidence.links import Link, write_links
 from skipkb.site import build
 from skipkb.site.text import checked_links
 
+from .small_evidence import write_evidence  # type: ignore[import-not-found]
+
 SMALL = Path(__file__).parent / "small"
 
 
@@ -42,7 +44,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with the small catalogue, its index beside it."""
+    """A checkout with the small catalogue and what was measured of it."""
     root = tmp_path_factory.mktemp("small") / "checkout"
     shutil.copytree(SMALL, root)
     (root / "catalog" / "schema.json").write_text("{}")
@@ -55,6 +57,7 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     links = [Link(url, last_success="2025-11-01", dead_since=day, note="404 Not Found") for url, day in dead.items()]
     links.append(Link("https://github.com/roe/zeta", last_success="2026-02-03", note="503 Busy"))
     write_links(links, root / "catalog" / "evidence" / "links.json")
+    write_evidence(loading.load(root / "catalog").entries, root / "catalog" / "evidence")
     return root
 
 

@@ -74,12 +74,12 @@ def tiles(home: str) -> dict[str, str]:
 
 
 def test_the_tiles_of_the_home_page(small_pages: Path) -> None:
-    found = tiles((small_pages / "index.md").read_text("utf-8"))
-    found.pop("have passed the contract")
-    assert found == {
+    assert tiles((small_pages / "index.md").read_text("utf-8")) == {
         "rows of the survey's four tables": "8 of 8",
         "methods in the catalogue run here": "2 of 4",  # AlphaNet, BetaNet of those and GammaNet, DeltaNet
         "models with exact parameter counts": "5",
+        "hold the contract today": "2 of 4",  # AlphaNet, BetaNet of those and EpsilonNet, ZetaNet
+        "methods give the outputs of their authors' code": "2",  # ZetaNet equals a port, EpsilonNet is stale
         "entries whose every figure is verified": "2 of 6",  # AlphaNet, EpsilonNet
         "errata of the survey": "7",  # six of DeltaNet's and one of the survey's own
     }

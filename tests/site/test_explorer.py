@@ -13,6 +13,7 @@ import pytest
 
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
+from skipkb.evidence.recorded import Recorded
 from skipkb.site.errata import errata_files, errata_page, place
 from skipkb.site.explorer import (
     CHOICES,
@@ -129,8 +130,8 @@ def test_the_record_of_a_work_without_code_has_printed_sizes(small_explorer: dic
     }
     assert gamma["printed"] == ["Parameters", "MACs"]
     assert gamma["sizes"] == {
-        "Parameters": ["GammaNet-B: 44.5M (as printed)"],
-        "MACs": ["GammaNet-A: 3.5 GFLOPs (as printed)"],
+        "Parameters": ["GammaNet-B: 44.5M (as printed)", "GammaNet-C: 90.1M (as printed)"],
+        "MACs": ["GammaNet-A: 3.5 GFLOPs (as printed)", "GammaNet-C: 7.5 GFLOPs (as printed)"],
     }
     assert gamma["facets"]["Data set"] == ["MS COCO", "BSD68"]
     assert gamma["facets"]["Table"] == ["detection", "reconstruction"]
@@ -172,7 +173,7 @@ def test_the_words_for_the_choices(small_pages: Path) -> None:
 def test_the_picture_and_the_record_of_a_work(small_pages: Path) -> None:
     pictures = script_data((small_pages / "assets" / "fingerprint-data.js").read_text("utf-8"))
     assert {key: one["text"] for key, one in pictures.items()} == {
-        "beta": "BetaNet, wide: 1 add, 2 concat; 2 identity, 1 projection; 2 long, 1 cross-scale"
+        "beta": "BetaNet, wide: 1 add, 2 concat; 1 identity, 1 resampled, 1 projection; 2 long, 1 cross-scale"
     }
     records = script_data((small_pages / "assets" / "bibtex-data.js").read_text("utf-8"))
     assert {key: record.partition(",")[0] for key, record in records.items()} == {
@@ -260,7 +261,7 @@ def test_text_cannot_leave_its_script() -> None:
 
 def test_the_rows_of_a_table_are_those_of_its_files(catalogue: Catalogue) -> None:
     for table in catalogue.survey.tables:
-        data = row_data(table_page(table, catalogue))
+        data = row_data(table_page(table, catalogue, Recorded()))
         assert [row["key"] for row in data["rows"]] == table.rows
         written = csv.reader(io.StringIO(table_files(table, catalogue)[f"{table.key}.csv"]))
         assert [data["columns"], *(row["cells"] for row in data["rows"])] == list(written)
@@ -274,7 +275,7 @@ def test_every_erratum_of_a_cell_is_marked_even_when_there_are_two(catalogue: Ca
     table = catalogue.survey.tables[0]
     work = catalogue.entries["dpn"]
     assert [e.column for e in work.errata if e.where == "Table I"].count("datasets") == 2
-    page = table_page(table, catalogue)
+    page = table_page(table, catalogue, Recorded())
     for number, erratum in enumerate(work.errata, start=1):
         if erratum.where == "Table I" and erratum.column:
             assert f"methods/dpn.html#erratum-{number}" in page

@@ -126,14 +126,17 @@ def test_found_skips_stand_under_the_model_they_were_found_in(beta: str, small_p
     captions = re.findall(r"<title [^>]*>([^<]*)</title>.*?<figcaption><code>(.*?)</figcaption>", beta)
     assert captions[:2] == [
         ("BetaNet, thin", "beta&#95;thin</code>: 1 add; 1 identity"),
-        ("BetaNet, wide", "beta&#95;wide</code>: 1 add, 2 concat; 2 identity, 1 projection; 2 long, 1 cross-scale"),
+        (
+            "BetaNet, wide",
+            "beta&#95;wide</code>: 1 add, 2 concat; 1 identity, 1 resampled, 1 projection; 2 long, 1 cross-scale",
+        ),
     ]
     assert "The other networks (1)" in beta
     gallery = (small_pages / "fingerprints.md").read_text("utf-8")
     cards = re.findall(
         r'<li><a href="(.*?)"><svg.*?<title [^>]*>(.*?)</title>.*?<span>(.*?)</span></a><small>(.*?)</small>', gallery
     )
-    thin, wide = "1 add; 1 identity", "1 add, 2 concat; 2 identity, 1 projection; 2 long, 1 cross-scale"
+    thin, wide = "1 add; 1 identity", "1 add, 2 concat; 1 identity, 1 resampled, 1 projection; 2 long, 1 cross-scale"
     assert cards == [
         ("methods/beta.html", "BetaNet, thin", "BetaNet, thin", thin),
         ("methods/beta.html", "BetaNet, wide", "BetaNet, wide", wide),
@@ -142,10 +145,12 @@ def test_found_skips_stand_under_the_model_they_were_found_in(beta: str, small_p
 
 def test_published_sizes_stand_beside_the_figures_they_are_of(alpha: str, beta: str) -> None:
     caption = "Declared, counted and published size"
-    assert tables(alpha)[caption][0] == ["Model", "Input", "Output", "Parameters", "Published", "MACs", "Published"]
+    headers = ["Model", "Input", "Output", "Parameters", "Published", "MACs", "Published", "Outputs"]
+    assert tables(alpha)[caption][0] == headers
     paper = "(+paper)<https://arxiv.org/abs/1501.00001>"
-    lines = [[cell.partition(" / (")[0] for cell in row] for row in (*tables(alpha)[caption], *tables(beta)[caption])]
-    assert [line for line in lines if line[0] != "Model"] == [
+    lines = [*tables(alpha)[caption][1:], *tables(beta)[caption][1:]]
+    without_badges = [[cell.partition(" / (")[0] for cell in line[:-1]] for line in lines]
+    assert without_badges == [
         [
             *("alpha20 / AlphaNet-20", "1×3×32×32", "1×10"),
             *("1,234,567", f"1.2M {paper}", "45.68 M", f"46M multiply-adds {paper}"),
@@ -192,6 +197,7 @@ def test_printed_configurations(alpha: str, gamma: str) -> None:
         header,
         ["GammaNet-A", "800 pixels", "not printed", "3.5 GFLOPs", "(-unverified)"],
         ["GammaNet-B", "", "44.5M", "not printed", "(+paper)<https://arxiv.org/abs/1602.00002>"],
+        ["GammaNet-C", "", "90.1M", "7.5 GFLOPs", "(-unverified)"],
     ]
 
 

@@ -14,9 +14,12 @@ import pytest
 from .reading import row_data, shown, tables  # type: ignore[import-not-found]
 
 HEADER = [
-    *("Method", "Year", "Data sets", "Code", "Merge", "Span", "Runs here", "Parameters", "Official code", "Licence"),
+    *("Method", "Year", "Data sets", "Code", "Merge", "Span", "Runs here"),
+    *("Outputs", "Parameters", "Official code", "Licence"),
 ]
 PAPER, REPOSITORY = "(+paper)<https://example.com/delta.pdf>", "(+repository)<https://github.com/roe/delta>"
+ALPHA = "https://github.com/doe/alpha/tree/0123456789abcdef0123456789abcdef01234567"
+PORTS = "https://github.com/other/ports/tree/fedcba9876543210fedcba9876543210fedcba98"
 
 
 def erratum(number: int) -> str:
@@ -38,21 +41,22 @@ def test_table_i_marks_its_own_errata_only(page: dict[str, str]) -> None:
                 "2014",
                 f"MNIST {PAPER} / ~SVHN~ {erratum(1)}",
                 f"Theano {REPOSITORY} / ~Keras~ {erratum(2)}",
-                *("", "", "no", "", "roe/delta<https://github.com/roe/delta>", "unknown"),
+                *("", "", "no", "", "", "roe/delta<https://github.com/roe/delta>", "unknown"),
             ],
             [
                 "AlphaNet<../methods/alpha.html> [1]",
                 "2015",
                 "CIFAR-10, CIFAR-100 (+paper)<https://arxiv.org/abs/1501.00001>",
                 "PyTorch, TensorFlow (+repository)<https://github.com/doe/alpha>",
-                *("add", "short", "yes", "1,234,567", "doe/alpha<https://github.com/doe/alpha>", "MIT"),
+                *("add", "short", "yes", f"(+equal to doe/alpha@0123456<{ALPHA}>, 2e-07)", "1,234,567"),
+                *("doe/alpha<https://github.com/doe/alpha>", "MIT"),
             ],
             [
                 "EpsilonNet<../methods/epsilon.html> [6]",
                 "2018",
                 "ImageNet-1K (+documentation)<https://example.com/data>",
                 "JAX (+survey)",
-                *("multiply", "short", "yes", "5,005", "none", ""),
+                *("multiply", "short", "yes", "not compared", "5,005", "none", ""),
             ],
         ]
     }
@@ -65,14 +69,14 @@ def test_table_ii_marks_its_own_errata_only(page: dict[str, str]) -> None:
             [
                 *("GammaNet<../methods/gamma.html> [3]", "2016", "COCO (-unverified)"),
                 "none (+paper)<https://arxiv.org/abs/1602.00002>",
-                *("attention", "long", "no", "", "none", ""),
+                *("attention", "long", "no", "", "", "none", ""),
             ],
             [
                 f"DeltaNet<../methods/delta.html> [4] {erratum(4)}",
                 "2014",
                 f"KITTI {PAPER} / ~VOC~ {erratum(3)}",
                 f"Theano {REPOSITORY}",
-                *("", "", "no", "", "roe/delta<https://github.com/roe/delta>", "unknown"),
+                *("", "", "no", "", "", "roe/delta<https://github.com/roe/delta>", "unknown"),
             ],
         ]
     }
@@ -84,7 +88,10 @@ def test_table_iii_gives_the_range_of_several_models(page: dict[str, str]) -> No
             HEADER,
             [
                 *("BetaNet<../methods/beta.html> [2]", "2017", "ISBI 2012 (-unverified)", "Caffe (-unverified)"),
-                *("concat, add", "long, short", "yes", "7,700,001 to 31,000,002"),
+                *("concat, add", "long, short", "yes"),
+                f"(+equal to the port other/ports@fedcba9<{PORTS}>, 5e-05) / "
+                "(+equal to the authors' definition in doe/beta@1.2.0<https://github.com/doe/beta>, 0e+00)",
+                "7,700,001 to 31,000,002",
                 *("example.com/beta<https://example.com/beta>", "unknown"),
             ],
         ]
@@ -100,7 +107,7 @@ def test_table_iv_has_groups_and_says_which_link_is_dead(page: dict[str, str]) -
                 *("Deblur", "ZetaNet<../methods/zeta.html> [7]", "2019"),
                 "GoPro (+paper)<https://arxiv.org/abs/1904.00004>",
                 "PyTorch (+repository)<https://github.com/roe/zeta>",
-                *("gate", "short", "yes", "909"),
+                *("gate", "short", "yes", f"(+equal to the port other/ports@fedcba9<{PORTS}>, 1e-03)", "909"),
                 "roe/zeta<https://github.com/roe/zeta> / "
                 "roe/zeta-old<https://github.com/roe/zeta-old> (-dead since 2026-02-03)",
                 "BSD-3-Clause, MIT",
@@ -109,7 +116,7 @@ def test_table_iv_has_groups_and_says_which_link_is_dead(page: dict[str, str]) -
                 *("Denoise", "GammaNet<../methods/gamma.html> [3]", "2016"),
                 "BSD68 (+paper)<https://arxiv.org/abs/1602.00002>",
                 "none (-unverified)",
-                *("attention", "long", "no", "", "none", ""),
+                *("attention", "long", "no", "", "", "none", ""),
             ],
         ]
     }
