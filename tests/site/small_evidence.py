@@ -34,8 +34,8 @@ def report(
         key: parts of the key that were others then.
     """
     found: dict[str, Check | None] = {
-        item.name: Check(value=0, limit=0, unit="off", ok=True, detail=f"detail of {item.name}")
-        for item in contract(device.kind)
+        item.name: Check(value=number, limit=number, unit=f"of {item.name}", ok=True, detail=f"detail {number}")
+        for number, item in enumerate(contract(device.kind), start=1)
     }
     now = key_of(work, pinned_torch(device.kind))
     return Report(
