@@ -147,6 +147,21 @@ def test_the_very_first_convolution_has_no_groups() -> None:
     assert found == [1] + [8] * 15
 
 
+def test_initial_values_are_those_of_the_release() -> None:
+    """Gaussians: of deviation 0.01 at both ends, else one over the channels that a kernel reads; offsets of 0.0001."""
+    model = shufflenet.shufflenet_g1()
+    first = model.get_parameter("first_conv.0.weight")
+    assert first.std().item() == pytest.approx(0.01, rel=0.15)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.bias, torch.full_like(module.bias, 0.0001)), name
+        elif isinstance(module, nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.01, rel=0.01)
+        elif isinstance(module, nn.Conv2d) and module.weight.numel() > 2000:
+            sure = 4 / (2 * module.weight.numel()) ** 0.5
+            assert module.weight.std().item() == pytest.approx(1 / module.weight.shape[1], rel=sure), name
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (33, 47), (1, 1)])
 def test_any_picture_size(shape: tuple[int, int]) -> None:
     model = ShuffleNet(channels=24, stem=12, blocks=(2, 1), num_classes=5).eval()

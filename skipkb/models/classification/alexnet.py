@@ -15,9 +15,9 @@ Maximum pooling overlaps, 3x3 every second pixel (Section 3.4), and dropout hold
 A. Krizhevsky, I. Sutskever, G. E. Hinton: "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS
 2012.
 
-Deviations from the paper: none known. The paper's maps of 55 x 55 do not follow from 224 pixels, kernels of 11 and a
-stride of 4 alone; here the last kernel of a row may hang over the edge, where it sees zeros. Normalisation does not
-cross the border between the GPUs, as the first layer of each normalises what it has itself.
+Deviations from the paper: its maps of 55 x 55 do not follow from 224 pixels, kernels of 11 and a stride of 4 alone;
+here the last kernel of a row may hang over the edge, where it sees zeros. Normalisation does not cross the border
+between the GPUs, as the first layer of each normalises what it has itself.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ pass, on shapes only. What it cannot follow, such as a grouped convolution, keep
 J.-H. Luo, J. Wu: "Neural Network Pruning with Residual-Connections and Limited-Data", CVPR 2020, pp. 1458-1467,
 arXiv:1911.08114.
 
-Deviations from the paper: none known in the pruning. The order of the divergence's two arguments, the three tenths, and
-what is left alone (the stem, and the features that the classifier reads) are those of the authors' code. Of the
-paper's ways to make many pictures out of few, only the mixing of two is here.
+Deviations from the paper, as in the authors' code: the order of the divergence's two arguments, the three tenths, and
+what is left alone (the stem, and the features that the classifier reads). Of the paper's ways to make many pictures
+out of few, only the mixing of two is here.
 """
 
 from __future__ import annotations

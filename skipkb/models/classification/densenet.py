@@ -18,9 +18,9 @@ backward pass instead, as the authors' technical report proposes (arXiv:1707.069
 G. Huang, Z. Liu, L. van der Maaten, K. Q. Weinberger: "Densely Connected Convolutional Networks", CVPR 2017,
 arXiv:1608.06993.
 
-Deviations from the paper: none known. Where it gives no figure: convolutions start as in the authors' code, zero-mean
-Gaussians of variance 2 / fan-out, the bias of the classifier at zero. Dropout, if any, follows every convolution
-but the first one, as Section 3 says.
+Deviations from the paper, which gives no initial values: convolutions start as in the authors' code, zero-mean
+Gaussians of variance 2 / fan-out, the bias of the classifier at zero. Dropout, if any, follows every convolution but
+the first one, as Section 3 says.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ a 1x1 convolution makes the new r and a d of two increments from the old state.
 
 Y. Chen, J. Li, H. Xiao, X. Jin, S. Yan, J. Feng: "Dual Path Networks", NIPS 2017, arXiv:1707.01629.
 
-Deviations from the paper: none known. Not in the paper, but in the models its authors released: normalisation with
-epsilon 0.001. No initial values are given; convolutions start as zero-mean Gaussians of variance 2 / fan-in. State
-dicts have the names of timm.
+Deviations from the paper: normalisation has an epsilon of 0.001, as in the models that its authors released;
+convolutions start as zero-mean Gaussians of variance 2 / fan-in, as neither the paper nor the release gives initial
+values. State dicts have the names of timm.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ the identity, or a depthwise and a 1x1 convolution where the shape changes.
 K. Han, Y. Wang, Q. Tian, J. Guo, C. Xu, C. Xu: "GhostNet: More Features from Cheap Operations", CVPR 2020,
 arXiv:1911.11907.
 
-Deviations from the paper: none known. What the paper leaves open is as in the authors' code: channels are rounded to
-multiples of 4, the gate is a hard sigmoid, the 1x1 convolution behind the pooling has a bias and no normalisation.
-Parameters have the names of that code.
+Deviations from the paper, which leaves this open, as in the authors' code: channels are rounded to multiples of 4, the
+gate is a hard sigmoid, the 1x1 convolution behind the pooling has a bias and no normalisation, and weights start as
+PyTorch has them. Parameters have the names of that code.
 """
 
 from __future__ import annotations

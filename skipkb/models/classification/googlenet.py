@@ -14,9 +14,9 @@ with weight 0.3 in training. They are discarded afterwards.
 C. Szegedy, W. Liu, Y. Jia, P. Sermanet, S. Reed, D. Anguelov, D. Erhan, V. Vanhoucke, A. Rabinovich: "Going Deeper with
 Convolutions", CVPR 2015, arXiv:1409.4842. Table 1 is the network.
 
-Deviations from the paper: none known. Constants of the local response normalisation and initial values are not given;
-they are those of the BVLC replication in Caffe. The auxiliary classifiers are defined for maps of 14 x 14 places; for
-other sizes, of which the paper does not speak, a mean over 4 x 4 equal parts takes the place of theirs.
+Deviations from the paper: constants of the local response normalisation and initial values, which it does not give,
+are those of the BVLC replication in Caffe. The auxiliary classifiers are defined for maps of 14 x 14 places; for other
+sizes, of which the paper does not speak, a mean over 4 x 4 equal parts takes the place of theirs.
 
 State-dict names are those of torchvision. Its own network is another one, and here as :func:`googlenet_bn`: batch
 normalisation instead of biases and response normalisation, 3x3 in place of 5x5, 2x2 in the last pooling.

@@ -15,11 +15,12 @@ wider modules and no skip (:mod:`~skipkb.models.classification.inception_v4`).
 C. Szegedy, S. Ioffe, V. Vanhoucke, A. Alemi: "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
 Learning", AAAI 2017, arXiv:1602.07261.
 
-Deviations from the paper: version 2 is built as the authors released it in TF-Slim, with 10, 20 and 10 blocks where the
-paper has 5, 10 and 5, a simpler stem with an Inception module at its end, and a 1x1 convolution before the classifier;
-its last block is neither scaled nor rectified. Version 1 follows the paper; the scales, which the paper gives as a
-range, are those of the release. As in the PyTorch versions of the released weights, batch normalisation has a learned
-scale that starts at one, which the release has not, and there is no auxiliary classifier.
+Deviations from the paper: version 2 is built as the authors released it in TF-Slim, with 10, 20 and 10 blocks where
+the paper has 5, 10 and 5, a simpler stem with an Inception module at its end, and a 1x1 convolution before the
+classifier; its last block is neither scaled nor rectified. Version 1 follows the paper; the scales, which the paper
+gives as a range, and the initial values are those of the release. As in the PyTorch versions of the released weights,
+batch normalisation has a learned scale that starts at one, which the release has not, and keeps 0.9 of its running
+values, there 0.9997; there is no auxiliary classifier.
 """
 
 from __future__ import annotations

@@ -15,10 +15,11 @@ These four poolings are all that a signal can pass without a convolution; what t
 C. Szegedy, S. Ioffe, V. Vanhoucke, A. Alemi: "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
 Learning", AAAI 2017, arXiv:1602.07261. Figures 3 to 9 of the paper define the network.
 
-Deviations from the paper: none known in structure. Where the text is silent the authors' TF-Slim release decides: the
-order of 1xn and nx1 kernels, batch normalisation with epsilon 0.001 before each ReLU, and the initial values. The
-release gives its normalisations no learned scale and trains an auxiliary classifier beside the network; here, as in the
-PyTorch versions that carry its weights, the scale is a parameter that starts at one, and there is no second classifier.
+Deviations from the paper: where the text is silent the authors' TF-Slim release decides, about the order of 1xn and
+nx1 kernels, batch normalisation with epsilon 0.001 before each ReLU, and the initial values. The release gives its
+normalisations no learned scale, keeps 0.9997 of their running values and trains an auxiliary classifier beside the
+network; here, as in the PyTorch versions that carry its weights, the scale is a parameter that starts at one, 0.9 is
+kept, and there is no second classifier.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ Convolutional Neural Networks for Mobile Vision Applications", 2017, arXiv:1704.
 Deviations from the paper: the activation is ReLU6, as in the authors' code and every released checkpoint, where the
 paper writes ReLU; ``activation="relu"`` follows the text. The last depthwise convolution has stride 1: Table 1 prints
 2, but keeps the 7 x 7 positions. Initial values and the dropout, on which the paper is silent, are those of the
-authors' code. Parameters have the names of timm.
+authors' code; epsilon and momentum of the normalisations, and a padding on all sides, are timm's, whose names the
+parameters have.
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ other channels still tell. The skip is there only where the block keeps resoluti
 M. Sandler, A. Howard, M. Zhu, A. Zhmoginov, L.-C. Chen: "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR
 2018, arXiv:1801.04381.
 
-Deviations from the paper: none known. Channels are rounded to multiples of 8, by at most a tenth downwards, as in the
-authors' code, and widths below one keep the 1280 channels of the last convolution. Initial values, on which the paper
-is silent, are those of torchvision, whose names the parameters have.
+Deviations from the paper: channels are rounded to multiples of 8, by at most a tenth downwards, as in the authors'
+code, and widths below one keep the 1280 channels of the last convolution. Initial values, epsilon and momentum of the
+normalisations, and a padding on all sides are torchvision's, whose names the parameters have; the authors' TF-Slim
+code has others.
 """
 
 from __future__ import annotations

@@ -19,10 +19,9 @@ convolution works behind the global pooling, on one position instead of 49 (Sect
 A. Howard, M. Sandler, G. Chu, L.-C. Chen, B. Chen, M. Tan, W. Wang, Y. Zhu, R. Pang, V. Vasudevan, Q. V. Le, H. Adam:
 "Searching for MobileNetV3", ICCV 2019, arXiv:1905.02244.
 
-Deviations from the paper: none known. Channels, also those inside the gates, are rounded to multiples of 8, by at
-most a tenth downwards; expansions multiply the rounded width, and widths below one keep the channels in front of the
-classifier, as the authors' code does. Initial values, on which the paper is silent, are those of torchvision, whose
-names the parameters have.
+Deviations from the paper: channels, also those inside the gates, are rounded to multiples of 8, by at most a tenth
+downwards; expansions multiply the rounded width, and widths below one keep the channels in front of the classifier, as
+the authors' code does. Initial values and a padding on all sides are torchvision's, whose names the parameters have.
 """
 
 from __future__ import annotations

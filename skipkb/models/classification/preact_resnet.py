@@ -14,9 +14,9 @@ paths split, and the last sum is followed by one more normalisation and ReLU.
 
 K. He, X. Zhang, S. Ren, J. Sun: "Identity Mappings in Deep Residual Networks", ECCV 2016, arXiv:1603.05027.
 
-Deviations from the paper: none known. The stride of a bottleneck stands where the released code has it: in the first
-1x1 convolution for CIFAR, in the 3x3 for ImageNet (Facebook's Torch code, which trained ResNet-200). Initial values are
-those of the code, zero-mean Gaussians of variance 2 / fan-out. There is no PyTorch release; names are ResNet's.
+Deviations from the paper, as in the authors' code: the stride of a bottleneck stands in the first 1x1 convolution for
+CIFAR, in the 3x3 for ImageNet (Facebook's Torch code, which trained ResNet-200); convolutions start as zero-mean
+Gaussians of variance 2 / fan-out. There is no PyTorch release; names are ResNet's.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ additions between the groups, and the one of ResNet around the block, which ends
 S.-H. Gao, M.-M. Cheng, K. Zhao, X.-Y. Zhang, M.-H. Yang, P. Torr: "Res2Net: A New Multi-scale Backbone Architecture",
 IEEE TPAMI 43 (2), 2021, arXiv:1904.01169.
 
-Deviations from the paper: none known. Like the authors' code, and their checkpoints: the first block of a stage leaves
-the inner additions out, because its convolutions may stride, and averages the untouched group over 3x3 windows; and
-the untouched group is the last one instead of the first, which renumbers channels only.
+Deviations from the paper, as in the authors' code and their checkpoints: the first block of a stage leaves the inner
+additions out, because its convolutions may stride, and averages the untouched group over 3x3 windows; the untouched
+group is the last one instead of the first, which renumbers channels only; convolutions start as zero-mean Gaussians of
+variance 2 / fan-out.
 """
 
 from __future__ import annotations

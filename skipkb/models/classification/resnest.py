@@ -18,8 +18,8 @@ attention.
 H. Zhang, C. Wu, Z. Zhang, Y. Zhu, H. Lin, Z. Zhang, Y. Sun, T. He, J. Mueller, R. Manmatha, M. Li, A. Smola: "ResNeSt:
 Split-Attention Networks", CVPR Workshops 2022, arXiv:2004.08955.
 
-Deviations from the paper: none known. The small layers have C R / 4 units, at least 32, and biases, as in the authors'
-code; initial values too.
+Deviations from the paper, as in the authors' code: the small layers have C R / 4 units, at least 32, and biases;
+convolutions start as zero-mean Gaussians of variance 2 / fan-out.
 """
 
 from __future__ import annotations

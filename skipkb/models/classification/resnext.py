@@ -16,9 +16,9 @@ around all of them, as in ResNet, and a ReLU acts on the sum. The same function 
 S. Xie, R. Girshick, P. Dollár, Z. Tu, K. He: "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017,
 arXiv:1611.05431.
 
-Deviations from the paper: none known. Where it says "we follow [14, 11]": the shortcut projects where the shape changes
-(option B), the 3x3 carries the stride, convolutions start as zero-mean Gaussians of variance 2 / fan-out, the
-classifier as PyTorch has it.
+Deviations from the paper, which says "we follow [14, 11]": as in the authors' Torch code the shortcut projects where
+the shape changes (option B), the 3x3 carries the stride, convolutions start as zero-mean Gaussians of variance 2 /
+fan-out, and the classifier as PyTorch has it, with a bias of zero.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ the resolution falls are 3x3, and dropout precedes the classifier.
 
 J. Hu, L. Shen, S. Albanie, G. Sun, E. Wu: "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507.
 
-Deviations from the paper: none known. As in the authors' Caffe models, a bottleneck of SE-ResNet-50 strides in its
-first 1x1 convolution, one of SENet-154 in its 3x3, and the maximum pooling is not padded but rounds up. The fully
-connected layers are 1x1 convolutions with biases, which is the same.
+Deviations from the paper, as in the authors' Caffe models: a bottleneck of SE-ResNet-50 strides in its first 1x1
+convolution, one of SENet-154 in its 3x3, and the maximum pooling is not padded but rounds up. The fully connected
+layers are 1x1 convolutions with biases, which is the same.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ input, which see pixels one apart and are joined (Section 2.1, as in the authors
 
 X. Gastaldi: "Shake-Shake regularization", ICLR 2017 workshop, arXiv:1705.07485.
 
-Deviations from the paper: none known. Initial values are those of the authors' Torch code, zero-mean Gaussians of
-variance 2 / fan-out; there is no PyTorch release.
+Deviations from the paper, which gives no initial values: they are those of the authors' Torch code, zero-mean
+Gaussians of variance 2 / fan-out; there is no PyTorch release.
 """
 
 from __future__ import annotations

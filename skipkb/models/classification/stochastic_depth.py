@@ -19,8 +19,9 @@ G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Q. Weinberger: "Deep Networks with Stocha
 arXiv:1603.09382.
 
 Deviations from the paper: the authors' Torch code leaves the biases of its convolutions on; the normalisation behind
-each cancels them, and they are left out as in the ResNet that the paper takes over. Initial values are He's: Gaussians
-of variance 2 / fan-in. Names are ResNet's, as there is no PyTorch release.
+each cancels them, and they are left out as in the ResNet that the paper takes over. As in that code the skip takes
+averages where the resolution halves, and convolutions start as Gaussians of variance 2 / fan-in. Names are ResNet's,
+as there is no PyTorch release.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ B(3,3), levels 6 and 7 one unit of 1x1, 3x3, 1x1 each, B(1,3,1).
 Z. Wu, C. Shen, A. van den Hengel: "Wider or Deeper: Revisiting the ResNet Model for Visual Recognition", Pattern
 Recognition 90, 2019, arXiv:1611.10080. Layers, initial values and the dilated forms follow the authors' MXNet symbols.
 
-Deviations from the paper: none known. The released weights of Model A come from an older MXNet whose pooling did not
-pad the map; like the symbols for new training, this network pads it. Dropout is off in the released symbols, and an
-argument here. State-dict names are those of the PyTorch version that came with In-Place Activated BatchNorm.
+Deviations: the released weights of Model A come from an older MXNet whose pooling did not pad the map; like the
+symbols for new training, this network pads it. Dropout is off in the released symbols, and an argument here.
+State-dict names are those of the PyTorch version that came with In-Place Activated BatchNorm.
 """
 
 from __future__ import annotations

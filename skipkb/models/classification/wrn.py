@@ -16,9 +16,9 @@ For ImageNet the inner 3x3 convolution of ResNet's bottleneck is widened instead
 
 S. Zagoruyko, N. Komodakis: "Wide Residual Networks", BMVC 2016, arXiv:1605.07146.
 
-Deviations from the paper: none known. Convolutions start as in the authors' code: zero-mean Gaussians of variance
-2 / fan-out. Their PyTorch functions name the CIFAR weights ``group0.block0.conv0``; as modules they end in ``.weight``.
-WRN-50-2 has the names of torchvision.
+Deviations from the paper, which gives no initial values: convolutions start as in the authors' Torch code, zero-mean
+Gaussians of variance 2 / fan-out; their PyTorch functions have variance 2 / fan-in. These name the CIFAR weights
+``group0.block0.conv0``; as modules they end in ``.weight``. WRN-50-2 has the names of torchvision.
 """
 
 from __future__ import annotations

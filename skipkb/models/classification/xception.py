@@ -16,10 +16,10 @@ skips the network was much slower to learn (Figure 9).
 F. Chollet: "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, arXiv:1610.02357. Figure 5 is
 the network.
 
-Deviations from the paper: none known. Where it is silent the author's Keras release decides: batch normalisation has
-epsilon 0.001, Keras's own, and keeps 0.99 of its running values; a pooling pads the end of an even side and both ends
-of an odd one; weights start uniform after Glorot. PyTorch ports have epsilon 0.00001, keep 0.9 and pad both ends;
-``port=True`` builds that network. State-dict names are timm's (legacy_xception), and the same for both.
+Deviations from the paper: where it is silent the author's Keras release decides, and so Keras. Batch normalisation has
+epsilon 0.001 and keeps 0.99 of its running values; a pooling pads the end of an even side and both ends of an odd one;
+weights start uniform after Glorot. PyTorch ports have epsilon 0.00001, keep 0.9 and pad both ends; ``port=True``
+builds that network. State-dict names are timm's (legacy_xception), and the same for both.
 """
 
 from __future__ import annotations
