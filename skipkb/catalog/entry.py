@@ -11,10 +11,15 @@ The JSON Schema that editors use is generated from this module (``skipkb check -
 from __future__ import annotations
 
 import datetime
+import difflib
 import re
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from skipkb import vocabulary
+from skipkb.vocabulary import DataKind, Merge, SkipCount, Span
 
 FOLDERS = (
     "classification",
@@ -28,15 +33,8 @@ FOLDERS = (
 )
 
 Kind = Literal["method", "regulariser", "theory", "precursor", "application"]
-Merge = Literal["add", "concat", "gate", "multiply", "attention", "indices"]
-"""How a skip ends; `indices`: only positions are passed on (SegNet's pooling indices), no values to merge."""
 Theme = Literal["IV.A", "IV.B", "IV.C", "IV.D", "IV.E"]
 Explanation = Literal["V.A", "V.B", "V.C", "V.D", "V.E"]
-SkipCount = Literal[
-    "add", "concat", "gate", "multiply",
-    "identity", "resampled", "affine", "activated", "projection", "lateral", "gated",
-    "long", "cross_scale",
-]  # fmt: skip
 Table = Literal["classification", "detection", "segmentation", "reconstruction"]
 RelationType = Literal["extends", "uses", "explains"]
 Checked = Literal["paper", "repository", "documentation", "counted", "survey", "unverified"]
@@ -48,6 +46,23 @@ def _http_url(value: str) -> str:
     return value
 
 
+def _one_of(words: Iterable[str], noun: str) -> Callable[[str], str]:
+    known = list(words)
+
+    def check(value: str) -> str:
+        if value not in known:
+            near = difflib.get_close_matches(value, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"not a {noun} of skipkb/vocabulary.py{hint}")
+        return value
+
+    return check
+
+
+def _licence(value: str) -> str:
+    return value if value.startswith("LicenseRef-") else _one_of(vocabulary.LICENCES, "licence")(value)
+
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Line = Annotated[
     str,
@@ -56,6 +71,12 @@ Line = Annotated[
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$", max_length=60)]
 Url = Annotated[str, AfterValidator(_http_url)]
 ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+Task = Annotated[
+    str,
+    AfterValidator(_one_of(vocabulary.TASKS, "task")),
+    Field(json_schema_extra={"enum": [*vocabulary.TASKS]}),
+]
+Licence = Annotated[str, AfterValidator(_licence)]
 Shape = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=6)]
 
 
@@ -172,7 +193,7 @@ class Repository(Model):
     url: Url
     role: Literal["official", "third-party"]
     framework: Line
-    licence: Line | None = None
+    licence: Licence | None = None
     """SPDX identifier; left out where the repository states none or nobody looked."""
     holds: Line
     """What is in it: models, training code, weights, or less."""
@@ -187,7 +208,7 @@ class Skip(Model):
     end: Line
     """Where it comes back."""
     merge: Merge
-    span: Literal["short", "long"]
+    span: Span
     """As the survey uses the words: long crosses at least three convolution layers (IV.A)."""
     shortcut: Line
     """What happens on the shortcut: identity, 1x1 projection, crop, gate, ..."""
@@ -242,7 +263,7 @@ class Weights(Model):
 
     name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)+$")]
     """Name for create_model(..., weights=NAME), such as timm/resnet50.a1_in1k (a Hugging Face repository)."""
-    licence: Line | None = None
+    licence: Licence | None = None
     source: Source
 
 
@@ -284,7 +305,7 @@ class Smoke(Model):
     kwargs: dict[str, JsonValue] = {}
     input: Shape
     """Batch, channels, height, width; the batch size is what the training check uses."""
-    data: Literal["classification", "detection", "segmentation", "denoising", "super-resolution"]
+    data: DataKind
     """Which real batch of skipkb.evidence.pictures feeds it."""
     data_kwargs: dict[str, JsonValue] = {}
     objective: ImportPath
@@ -352,7 +373,7 @@ class Entry(Model):
     paper: Paper
     survey: Survey
     errata: list[Erratum] = []
-    tasks: list[Key]
+    tasks: list[Task]
     datasets: list[Line] = []
     """Data sets the paper really evaluates on."""
     themes: list[Theme] = []

@@ -311,13 +311,15 @@ def _allowed_values() -> Iterator[tuple[str, str]]:
     """Values a filter may name although no entry has them yet."""
     from typing import get_args
 
+    from skipkb import vocabulary
     from skipkb.catalog import entry
 
     allowed: dict[str, Sequence[str]] = {
         "folder": entry.FOLDERS,
         "kind": get_args(entry.Kind),
-        "merge": get_args(entry.Merge),
-        "span": ("short", "long"),
+        "merge": list(vocabulary.MERGES),
+        "span": get_args(vocabulary.Span),
+        "task": list(vocabulary.TASKS),
         "theme": get_args(entry.Theme),
         "explanation": get_args(entry.Explanation),
         "table": get_args(entry.Table),

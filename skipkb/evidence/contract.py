@@ -384,8 +384,10 @@ def _shape_problem(output: Any, subject: Subject) -> str | None:
         rest = list(target.shape[1:])
         wanted = f"[{count}, classes, {rest[0]}, {rest[1]}]"
         fits = len(found) == 4 and found[0] == count and found[2:] == rest
-    else:
+    elif subject.smoke.data == "classification":
         wanted, fits = f"[{count}, classes]", len(found) == 2 and found[0] == count
+    else:
+        raise ValueError(f"nobody has said what shape the output has for {subject.smoke.data} data")
     return None if fits else f"the output has shape {found}; the {subject.smoke.data} batch asks for {wanted}"
 
 

@@ -31,6 +31,7 @@ from skipkb.site.search import search_data, trim_theme_search
 from skipkb.site.tables import table_files, table_page
 from skipkb.site.text import checked_links
 from skipkb.site.timeline import timeline_page
+from skipkb.vocabulary import stylesheet
 
 OURS = ".skipkb-pages"
 """Name of the file that marks a directory as written here; only such a directory is ever replaced."""
@@ -101,6 +102,7 @@ def _write(output: Path, say: Callable[[str], None]) -> int:
     say("3/5 home, search and explorer")
     home = home_page((output / "index.md").read_text(encoding="utf-8"), catalogue, recorded)
     write_text(output / "index.md", f"{home}\n{dataset(catalogue)}")
+    write_text(output / "assets" / "vocabulary.css", stylesheet())
     write_text(output / "assets" / "search-data.js", search_data(catalogue))
     write_text(output / "assets" / "explorer-data.js", explorer_data(catalogue))
     write_text(output / "assets" / "fingerprint-data.js", fingerprint_data(catalogue))

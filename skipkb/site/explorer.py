@@ -10,8 +10,8 @@ from skipkb.catalog.entry import Configuration, Variant, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
 from skipkb.site.fingerprints import counts_text, graph_of, picture
-from skipkb.site.names import dataset_name
 from skipkb.site.rows import numbered, safe_json, work_facets
+from skipkb.vocabulary import dataset_name
 
 CHOICES = (
     *("Task", "Theme", "Explanation", "Merge", "Span", "Kind", "Table"),

@@ -15,10 +15,10 @@ from itertools import combinations, pairwise
 
 from skipkb.catalog.entry import RelationType, Work
 from skipkb.catalog.loading import Catalogue
-from skipkb.site.figure import SIGNS
 from skipkb.site.rows import Row, rows_script
 from skipkb.site.text import escape, table
 from skipkb.site.timeline import DENSE, in_order, short_label, text_width
+from skipkb.vocabulary import MERGES
 
 ROW, TRUNK, DOT = 18, 7, 9  # height of a work, of a trunk that passes a column; width of a merge's dot
 GAP, LABEL, TOP = 44, 104, 34  # between columns, most width of a label, height of the axis
@@ -331,7 +331,9 @@ def _legend() -> str:
         f'd="M0 5H36"/></svg> {name} ({style})</span>'
         for name, style in _STYLES.items()
     ]
-    dots = [(f'<circle class="skb-{merge}" cx="4.5" cy="4.5" r="4"/>', merge) for merge in SIGNS]
+    dots: list[tuple[str, str]] = [
+        (f'<circle class="skb-{merge}" cx="4.5" cy="4.5" r="4"/>', merge) for merge in MERGES
+    ]
     dots.append(('<circle class="skb-none" cx="4.5" cy="4.5" r="3"/>', "no skip of its own"))
     items += [
         f'<span><svg class="skb-timeline" width="9" height="9" aria-hidden="true">{dot}</svg> {words}</span>'

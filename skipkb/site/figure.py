@@ -11,8 +11,8 @@ import textwrap
 from collections.abc import Sequence
 
 from skipkb.catalog.entry import Skip
+from skipkb.vocabulary import MERGES
 
-SIGNS = {"add": "+", "concat": "‖", "gate": "σ", "multiply": "×", "attention": "∗", "indices": "#"}
 _ROW, _WIDTH = 150, 720  # height of one kind of skip, width of the picture
 
 
@@ -48,7 +48,7 @@ def _row(skip: Skip, top: int) -> str:
         f'{right - 40} {middle - lift} {right} {middle - 13}"/>'
         f'<circle class="skb-dot" cx="{left}" cy="{middle}" r="4"/>'
         f'<circle class="skb-merge skb-{skip.merge}" cx="{right}" cy="{middle}" r="13"/>'
-        f'<text class="skb-sign" x="{right}" y="{middle + 5}">{SIGNS[skip.merge]}</text>'
+        f'<text class="skb-sign" x="{right}" y="{middle + 5}">{MERGES[skip.merge].sign}</text>'
         + _words(skip.shortcut, _WIDTH // 2, top + 14, 100, 1)
         + _words(skip.start, left, middle + 32, 26, 2)
         + _words(skip.end, right, middle + 32, 26, 2)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from skipkb.catalog.entry import Work
 from skipkb.catalog.loading import Catalogue
-from skipkb.site.names import dataset_name, framework_names, venue_series
 from skipkb.site.rows import rows_script, work_row
 from skipkb.site.text import escape, heading, table
+from skipkb.vocabulary import dataset_name, framework_names, venue_series
 
 CHOICES = ("Task", "Merge", "Span", "Kind", "Runs here")
 """What a list of works can be filtered by."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skipkb.catalog.entry import Explanation, Theme, Work
-from skipkb.site.names import framework_names
+from skipkb.vocabulary import framework_names
 
 Facets = dict[str, list[str]]
 

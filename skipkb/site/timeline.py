@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from skipkb.catalog.entry import FOLDERS, Work
 from skipkb.catalog.loading import Catalogue
-from skipkb.site.figure import SIGNS
 from skipkb.site.groups import CHOICES
 from skipkb.site.rows import Row, rows_script, work_facets
 from skipkb.site.text import escape, table
+from skipkb.vocabulary import MERGES, Merge
 
 LANES = (
     "precursors",
@@ -72,10 +72,10 @@ def marks(work: Work, x: float, y: float) -> str:
     return "".join(discs) or _ring(x + 6, y)
 
 
-def _disc(merge: str, x: float, y: float) -> str:
+def _disc(merge: Merge, x: float, y: float) -> str:
     return (
         f'<circle class="skb-disc skb-{merge}" cx="{x:g}" cy="{y:g}" r="6"/>'
-        f'<text class="skb-disc-sign" x="{x:g}" y="{y + 3.5:g}">{SIGNS[merge]}</text>'
+        f'<text class="skb-disc-sign" x="{x:g}" y="{y + 3.5:g}">{MERGES[merge].sign}</text>'
     )
 
 
@@ -174,7 +174,7 @@ def legend() -> str:
             f'<span><svg class="skb-timeline" width="13" height="13" aria-hidden="true">{drawing}</svg> {words}</span>'
         )
 
-    items = [sample(_disc(merge, 6.5, 6.5), merge) for merge in SIGNS]
+    items = [sample(_disc(merge, 6.5, 6.5), merge) for merge in MERGES]
     items += [sample(_ring(6.5, 6.5), "no skip of its own"), "<span><strong>bold</strong> runs here</span>"]
     return f'<p class="skb-legend">{" ".join(items)}</p>'
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Shortcut, Site, Skip
+from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Site, Skip
 from skipkb.skips.nodes import (
     ACTIVATED,
     AFFINE,
@@ -26,6 +26,7 @@ from skipkb.skips.nodes import (
     Trace,
 )
 from skipkb.skips.ops import Family
+from skipkb.vocabulary import Shortcut
 
 _TRANSPARENT = {Family.IDENT, Family.RESAMPLE, Family.NORM, Family.SLICE, Family.MUL, Family.SPLIT}
 _NOWHERE: tuple[dict[int, Path], int] = {}, -1

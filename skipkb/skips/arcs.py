@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from skipkb.skips.graph import KINDS, Edge, Kind, Shape, Shortcut, Skip, SkipGraph
+from skipkb.skips.graph import KINDS, Edge, Kind, Shape, Skip, SkipGraph
+from skipkb.vocabulary import Shortcut
 
 Stroke = Literal["solid", "dashed", "dotted"]
 Look = tuple[bool, bool, bool, int, Stroke]

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from skipkb.skips.folds import Fold
 from skipkb.skips.graph import SHORTCUTS, Shape, SkipGraph
 from skipkb.skips.stages import find_stages
-
-NOUNS = {"add": "addition", "concat": "concatenation", "gate": "gate", "multiply": "product"}
+from skipkb.vocabulary import MERGES
 
 
 def describe(graph: SkipGraph, folds: Sequence[Fold] = ()) -> str:
@@ -23,7 +22,7 @@ def describe(graph: SkipGraph, folds: Sequence[Fold] = ()) -> str:
         top, bottom = size_text(high.size), size_text(low.size)
         said[0] += f" at {top}" if high.places == low.places else f", between {top} and {bottom}"
     if skips:
-        kinds = _listed(many(counts[kind], NOUNS[kind]) for kind in ("add", "concat") if counts[kind])
+        kinds = _listed(many(counts[kind], MERGES[kind].noun) for kind in ("add", "concat") if counts[kind])
         edges = sum(not edge.partial for skip in graph.skips if not skip.partial for edge in skip.edges)
         said.append(f"{many(skips, 'skip connection')}: {kinds}" + (f", with {edges} shortcuts" * (edges != skips)))
         said.append("On the shortcut: " + _listed(f"{counts[name]} {name}" for name in SHORTCUTS if counts[name]))
@@ -32,7 +31,7 @@ def describe(graph: SkipGraph, folds: Sequence[Fold] = ()) -> str:
         said.append("No skip connection")
     for kind in ("gate", "multiply"):
         if counts[kind]:
-            said.append(many(counts[kind], NOUNS[kind]))
+            said.append(many(counts[kind], MERGES[kind].noun))
     partial = sum(skip.partial for skip in (*graph.skips, *graph.gates))
     if partial:
         said.append(f"{many(partial, 'partial skip')}, drawn thin")

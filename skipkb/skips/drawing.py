@@ -11,9 +11,10 @@ from itertools import pairwise
 from skipkb.skips.arcs import Arc, Look, Stroke, stroke_of
 from skipkb.skips.curves import Curve, Point, trail
 from skipkb.skips.description import many, size_text
-from skipkb.skips.graph import KINDS, SHORTCUTS, Kind, Shape, Shortcut
+from skipkb.skips.graph import KINDS, SHORTCUTS, Kind, Shape
 from skipkb.skips.layout import Layout
-from skipkb.skips.svg import LIGHT, dashes, path_element, short
+from skipkb.skips.svg import dashes, path_element, short
+from skipkb.vocabulary import MERGES, Shortcut
 
 
 def draw(layout: Layout, title: str) -> tuple[list[str], int]:
@@ -119,7 +120,7 @@ def _shortcuts(layout: Layout) -> list[str]:
         elif arc.filled:
             width *= 1.2
             fills = [f"{curve.drawn()}{_valley(layout, arc)}" for curve, arc in zip(curves, looks[look], strict=True)]
-            ink = [*path_element(fills, fill=LIGHT[arc.kind], fill_opacity=0.1), *ink]
+            ink = [*path_element(fills, fill=MERGES[arc.kind].light, fill_opacity=0.1), *ink]
         elif arc.below:
             width *= 0.8
         if arc.stroke == "dotted":

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skipkb.skips.graph import Edge, Layer, Lost, MultiBranch, Operand, Shape, Site, Skip, SkipGraph
+from skipkb.vocabulary import MERGES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -264,9 +265,6 @@ def to_networkx(graph: SkipGraph) -> Any:
     return out
 
 
-_COLOURS = {"add": "#4c6ef5", "concat": "#e8590c", "gate": "#0ca678", "multiply": "#ae3ec9"}
-
-
 def to_dot(graph: SkipGraph) -> str:
     """Graphviz: the line from top to bottom, dashed where the shortcut is not the identity."""
     stops, arcs = _line(graph)
@@ -279,7 +277,7 @@ def to_dot(graph: SkipGraph) -> str:
         style = "solid" if arc.edge.shortcut == "identity" else "dashed"
         label = f"{arc.skip.kind} ({arc.edge.shortcut})"
         lines.append(
-            f'  {arc.start} -> {arc.end} [color="{_COLOURS[arc.skip.kind]}", style={style}, '
+            f'  {arc.start} -> {arc.end} [color="{MERGES[arc.skip.kind].light}", style={style}, '
             f"constraint=false, label={_quoted(label)}];"
         )
     return "\n".join([*lines, "}"]) + "\n"

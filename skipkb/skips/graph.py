@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from skipkb.vocabulary import Shortcut, TracedMerge
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 Shape = tuple[int, ...]
-Kind = Literal["add", "concat", "gate", "multiply"]
+Kind = TracedMerge
 """How two paths meet. A gate is a product with a sigmoid, softmax or tanh; any other product is a multiply."""
-Shortcut = Literal["identity", "resampled", "affine", "activated", "projection", "lateral", "gated"]
-"""What happens on the shortcut, from nothing to much."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SHORTCUTS: tuple[Shortcut, ...] = get_args(Shortcut)

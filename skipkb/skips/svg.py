@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from skipkb.skips.arcs import Stroke
 from skipkb.skips.graph import KINDS, Kind
-
-LIGHT = {"add": "#4c63d2", "concat": "#d8572a", "gate": "#12836f", "multiply": "#9a6700"}
-DARK = {"add": "#93a5ff", "concat": "#ff9466", "gate": "#45c9ae", "multiply": "#e0b04a"}
+from skipkb.vocabulary import MERGES
 
 
 def path_element(pieces: Iterable[str], *, kind: Kind | None = None, **attributes: str | float | None) -> list[str]:
@@ -17,7 +15,7 @@ def path_element(pieces: Iterable[str], *, kind: Kind | None = None, **attribute
     if not d:
         return []
     if kind is not None:
-        attributes = {"class": kind, "stroke": LIGHT[kind], **attributes}
+        attributes = {"class": kind, "stroke": MERGES[kind].light, **attributes}
     words = [
         f'{name.replace("_", "-")}="{value if isinstance(value, str) else f"{value:.2g}".removeprefix("0")}"'
         for name, value in attributes.items()
@@ -30,8 +28,8 @@ def stylesheet(name: str, body: Iterable[str]) -> str:
     """Colours on dark. As an image or a file of its own the picture also needs light text there."""
     text = "".join(body)
     used = [kind for kind in KINDS if f'class="{kind}"' in text]
-    alone = "".join(f"#{name}:root .{kind}{{stroke:{DARK[kind]}}}" for kind in used)
-    inline = "".join(f'[data-md-color-scheme="slate"] #{name} .{kind}{{stroke:{DARK[kind]}}}' for kind in used)
+    alone = "".join(f"#{name}:root .{kind}{{stroke:{MERGES[kind].dark}}}" for kind in used)
+    inline = "".join(f'[data-md-color-scheme="slate"] #{name} .{kind}{{stroke:{MERGES[kind].dark}}}' for kind in used)
     return f"@media(prefers-color-scheme:dark){{#{name}:root{{color-scheme:dark;color:#e3e5ea}}{alone}}}{inline}"
 
 

@@ -23,7 +23,7 @@ NAMES = ["catalog.json", "catalog.csv", "references.bib", "catalog.sqlite"]
 
 def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> None:
     install(
-        sample.work("alpha", description='Größe, "quoted"\nin lines', tasks=["classification", "other"]),
+        sample.work("alpha", description='Größe, "quoted"\nin lines', tasks=["classification", "denoising"]),
         sample.work("beta"),
     )
     out = tmp_path / "out" / "deep"
@@ -39,7 +39,7 @@ def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> N
     with (out / "catalog.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["key"] for row in rows] == ["alpha", "beta"]
-    assert (rows[0]["tasks"], rows[0]["authors"]) == ("classification; other", "Jane Doe; Max Müller")
+    assert (rows[0]["tasks"], rows[0]["authors"]) == ("classification; denoising", "Jane Doe; Max Müller")
     assert (rows[0]["year"], rows[0]["merges"], rows[0]["runs"]) == ("2015", "add", "no")
 
     library = bibtexparser.parse_file(str(out / "references.bib"))
@@ -53,7 +53,7 @@ def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> N
         ).fetchall()
         assert found == [("alpha",)]
         (text,) = connection.execute("SELECT json FROM entry WHERE key = 'alpha'").fetchone()
-        assert json.loads(text)["tasks"] == ["classification", "other"]
+        assert json.loads(text)["tasks"] == ["classification", "denoising"]
 
 
 def csv_row(catalogue_file: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ def csv_row(catalogue_file: Path) -> dict[str, str]:
 
 
 def test_code_of_others_is_not_exported_as_official(install: Install, tmp_path: Path) -> None:
-    port = sample.repository("port", "third-party", framework="MXNet", licence="GPL-3.0")
+    port = sample.repository("port", "third-party", framework="MXNet", licence="GPL-3.0-only")
     install(sample.work(code=[port]))
     export(load(), tmp_path / "without")
     row = csv_row(tmp_path / "without" / "catalog.csv")
@@ -85,7 +85,9 @@ def test_code_of_others_is_not_exported_as_official(install: Install, tmp_path: 
 
 
 def test_every_column_of_the_csv(install: Install, tmp_path: Path) -> None:
-    entry = sample.running(2000, 1000, kind="regulariser", tasks=["detection", "other"], datasets=["CIFAR-10", "SVHN"])
+    entry = sample.running(
+        2000, 1000, kind="regulariser", tasks=["detection", "denoising"], datasets=["CIFAR-10", "SVHN"]
+    )
     entry["paper"] |= {"doi": "10.1000/alpha", "arxiv": "1501.00001"}
     entry["skips"] = [
         {"start": "a", "end": "b", "merge": "concat", "span": "long", "shortcut": "crop"},
@@ -111,7 +113,7 @@ def test_every_column_of_the_csv(install: Install, tmp_path: Path) -> None:
         "venue": "Proceedings of the Sample Conference",
         "doi": "10.1000/alpha",
         "arxiv": "1501.00001",
-        "tasks": "detection; other",
+        "tasks": "detection; denoising",
         "themes": "IV.A",
         "merges": "concat; add",
         "spans": "long; short",

@@ -176,12 +176,15 @@ def test_a_row_without_models_has_no_size(install: Install) -> None:
 
 
 def test_the_licences_of_a_row_are_those_of_official_code(install: Install) -> None:
-    port = sample.repository("port", "third-party", licence="GPL-3.0")
-    own = [sample.repository(name, licence=licence) for name, licence in (("a", "MIT"), ("b", "BSD"), ("c", "MIT"))]
+    port = sample.repository("port", "third-party", licence="GPL-3.0-only")
+    own = [
+        sample.repository(name, licence=licence)
+        for name, licence in (("a", "MIT"), ("b", "BSD-3-Clause"), ("c", "MIT"))
+    ]
     install(
         sample.work("alpha", code=[port, sample.repository("nobody-looked")]), sample.work("beta", code=[port, *own])
     )
-    assert [row["licence"] for row in rows()] == ["", "MIT, BSD"]
+    assert [row["licence"] for row in rows()] == ["", "MIT, BSD-3-Clause"]
 
 
 def test_every_cell_of_a_row(install: Install) -> None:

@@ -75,7 +75,7 @@ def test_the_record_of_a_work_with_two_models(small_explorer: dict[str, Any]) ->
         "contribution": "Concatenates early features to late ones.",
         "also": "Handing on detail Jane Doe",
         "facets": {
-            "Task": ["segmentation", "restoration"],
+            "Task": ["segmentation", "rescaling"],
             "Theme": ["IV.A", "IV.B"],
             "Explanation": [],
             "Merge": ["concat", "add"],

@@ -9,7 +9,7 @@ import pytest
 
 from skipkb.catalog.loading import Catalogue
 from skipkb.site.groups import anchor, group_pages, method_chips, section_page_name, section_titles, venue_links
-from skipkb.site.names import dataset_name, framework_names, venue_series
+from skipkb.vocabulary import dataset_name, framework_names, venue_series
 
 from .real import load  # type: ignore[import-not-found]
 

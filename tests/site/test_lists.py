@@ -34,7 +34,7 @@ def test_all_methods(page: dict[str, str]) -> None:
             ["AlphaNet<alpha.html>", "2015", "classification", "add", "yes", ADDS],
             ["DeltaNet<delta.html>", "2014", "classification, detection", "", "no", DROPS],
             ["GammaNet<gamma.html>", "2016", "detection, denoising", "attention", "no", ATTENDS],
-            ["BetaNet<beta.html>", "2017", "segmentation, restoration", "concat, add", "yes", JOINS],
+            ["BetaNet<beta.html>", "2017", "segmentation, rescaling", "concat, add", "yes", JOINS],
             ["ZetaNet<zeta.html>", "2019", "deblurring", "gate", "yes", GATES],
             ["EpsilonNet<epsilon.html>", "2018", "classification", "multiply", "yes", SAYS],
         ]
@@ -116,7 +116,7 @@ def test_groups_with_their_works(page: dict[str, str]) -> None:
     assert groups(page["tasks.md"]) == {
         "classification": DELTA + ALPHA + EPSILON,
         "detection": DELTA + GAMMA,
-        single: f"deblurring: {ZETA}denoising: {GAMMA}restoration: {BETA}segmentation: {BETA}",
+        single: f"deblurring: {ZETA}denoising: {GAMMA}rescaling: {BETA}segmentation: {BETA}",
     }
     assert groups(page["frameworks.md"]) == {
         "Caffe": BETA + ZETA,
@@ -148,7 +148,7 @@ def test_the_overview_counts_the_works_of_each_group(page: dict[str, str]) -> No
         "V.B Ensembles<explanations/v-b.html>: 3 works",
         "Tasks": "classification: 3<tasks.html#classification> detection: 2<tasks.html#detection> "
         "deblurring: 1<tasks.html#deblurring> denoising: 1<tasks.html#denoising> "
-        "restoration: 1<tasks.html#restoration> segmentation: 1<tasks.html#segmentation>",
+        "rescaling: 1<tasks.html#rescaling> segmentation: 1<tasks.html#segmentation>",
         "Data sets": "BSD68: 1<datasets.html#bsd68> CIFAR-10: 1<datasets.html#cifar-10> "
         "CIFAR-100: 1<datasets.html#cifar-100> GoPro: 1<datasets.html#gopro> ImageNet-1K: 1<datasets.html#imagenet-1k> "
         "ISBI 2012: 1<datasets.html#isbi-2012> KITTI: 1<datasets.html#kitti> MNIST: 1<datasets.html#mnist> "
@@ -296,7 +296,7 @@ def test_what_the_search_page_filters_by(page: dict[str, str]) -> None:
         "runs": ["yes"],
         "span": ["long", "short"],
         "table": ["segmentation"],
-        "task": ["restoration", "segmentation"],
+        "task": ["rescaling", "segmentation"],
         "theme": ["iv.a", "iv.b"],
         "venue": ["ieee transactions on medical imaging"],
         "year": ["2017"],

@@ -60,7 +60,7 @@ def test_head_of_a_page(alpha: str, beta: str, delta: str) -> None:
 def test_chips_name_tasks_sections_and_data_sets(beta: str, gamma: str) -> None:
     chips = re.findall(r'<p>(?:<a class="skb-chip"|Data sets:).*?</p>', beta)
     assert [shown(line) for line in chips] == [
-        "segmentation<../tasks.html#segmentation> restoration<../tasks.html#restoration> "
+        "segmentation<../tasks.html#segmentation> rescaling<../tasks.html#rescaling> "
         "IV.A From short to long<../themes/iv-a.html> IV.B Wider units<../themes/iv-b.html>",
         "Data sets: ISBI 2012<../datasets.html#isbi-2012>",
     ]
@@ -321,7 +321,7 @@ def test_repositories_with_their_role_and_licence(alpha: str, beta: str, gamma: 
             "Models and weights. (+repository)<https://github.com/doe/alpha>",
         ],
         [
-            *("<https://github.com/other/alpha-port>", "third-party", "TensorFlow 2.1", "GPL-3.0"),
+            *("<https://github.com/other/alpha-port>", "third-party", "TensorFlow 2.1", "GPL-3.0-only"),
             "A port. (+repository)<https://github.com/other/alpha-port>",
         ],
     ]

@@ -15,7 +15,7 @@ from skipkb.skips.folds import Fold, find_folds
 from skipkb.skips.graph import SkipGraph
 from skipkb.skips.picture import ARCS, fingerprint
 from skipkb.skips.stages import find_stages
-from skipkb.skips.svg import DARK, LIGHT
+from skipkb.vocabulary import MERGES
 
 from .networks import NETWORKS, Sketch, resnet, unet, vit  # type: ignore[import-not-found]
 
@@ -274,9 +274,10 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize(("colours", "page"), [(LIGHT, "#ffffff"), (DARK, "#1e2129"), (DARK, "#000000")])
-def test_arcs_stand_out_from_the_page(colours: dict[str, str], page: str) -> None:
-    for colour in colours.values():
+@pytest.mark.parametrize(("shade", "page"), [("light", "#ffffff"), ("dark", "#1e2129"), ("dark", "#000000")])
+def test_arcs_stand_out_from_the_page(shade: str, page: str) -> None:
+    for kind in MERGES.values():
+        colour = getattr(kind, shade)
         low, high = sorted((luminance(colour), luminance(page)))
         assert (high + 0.05) / (low + 0.05) >= 3
 
