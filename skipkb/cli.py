@@ -152,21 +152,23 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    from skipkb.catalog.search import FACETS
+    from skipkb.catalog.search import FILTERS
 
     group = parser.add_argument_group("filters")
-    for facet in FACETS:
+    for facet in FILTERS:
         group.add_argument(f"--{facet}", action="append", metavar="VALUE", help=argparse.SUPPRESS)
-    group.description = f"--FACET VALUE, repeated for any of several; facets: {', '.join(FACETS)}"
+    group.description = f"--FACET VALUE, repeated for any of several; facets: {', '.join(FILTERS)}"
 
 
 def _filters(arguments: argparse.Namespace) -> dict[str, Any]:
-    from skipkb.catalog.search import FACETS
+    from skipkb.catalog.facets import NUMBERS
+    from skipkb.catalog.search import FILTERS
 
-    given = {facet: getattr(arguments, facet) for facet in FACETS if getattr(arguments, facet)}
-    if len(given.get("year", [])) > 1:
-        raise UseError("--year takes one year or span, such as 2015..2018")
-    return {facet: values[0] if facet == "year" else values for facet, values in given.items()}
+    given = {facet: getattr(arguments, facet) for facet in FILTERS if getattr(arguments, facet)}
+    for facet in NUMBERS:
+        if len(given.get(facet, [])) > 1:
+            raise UseError(f"--{facet} takes one number or span, such as 2015..2018 or <5M")
+    return {facet: values[0] if facet in NUMBERS else values for facet, values in given.items()}
 
 
 def _print_json(data: Any) -> None:

@@ -31,6 +31,21 @@
     return row[other.length];
   }
 
+  // First and last number of `2015`, `2015..2018`, `<5M`, `>=1.5G`, both inside; null for what is none of these.
+  function span(text) {
+    const units = { "": 1, k: 1e3, m: 1e6, g: 1e9, b: 1e9, t: 1e12 };
+    const amount = (part) => {
+      const found = /^([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kmgbt]?)$/i.exec(part);
+      return found ? Number(found[1]) * units[found[2].toLowerCase()] : NaN;
+    };
+    const [, sign, rest] = /^(<=?|>=?)?(.*)$/.exec(text.replace(/\s/g, ""));
+    const [low, high] = rest.includes("..") ? rest.split("..") : [rest, rest];
+    const beyond = sign && sign.length === 1 ? 1e-3 : 0;
+    const first = sign === "<" || sign === "<=" || low === "" ? 0 : amount(low) + beyond;
+    const last = sign === ">" || sign === ">=" || high === "" ? Infinity : amount(high) - beyond;
+    return rest && rest !== ".." && first <= last ? [first, last] : null;
+  }
+
   // A query as parts (what stands between two spaces, or a quoted phrase) and filters.
   function parse(text, data) {
     const parts = [];
@@ -40,7 +55,7 @@
       .replace(/\b([0-9]{4}\.[0-9]{4,5})v[0-9]+\b/gi, "$1")
       .replace(/\[([0-9]{1,3})\]/g, ' "reference $1" ');
     for (const [, facet, value, phrase, word] of plain.matchAll(/([A-Za-z]+):("[^"]*"|[^\s/]\S*)|"([^"]*)"?|([^\s"]+)/g)) {
-      const known = facet && data.facets.includes(facet.toLowerCase());
+      const known = facet && [...data.facets, ...data.numbers].includes(facet.toLowerCase());
       const found = words(known ? "" : phrase || word || (facet ? facet + " " + value : ""));
       if (known) filters.push([facet.toLowerCase(), value.replace(/"/g, "").toLowerCase()]);
       else if (found.length) parts.push({ words: found, exactly: Boolean(phrase), prefix: /\*$/.test(word || "") });
@@ -134,9 +149,9 @@
 
     function passes(entry, [facet, value]) {
       const values = entry.facets[facet] || [];
-      if (facet !== "year") return data.free_text.includes(facet) ? values.some((one) => one.includes(value)) : values.includes(value);
-      const [first, last] = value.includes("..") ? value.split("..") : [value, value];
-      return entry.year >= (first || 0) && entry.year <= (last || 9999);
+      if (!data.numbers.includes(facet)) return data.free_text.includes(facet) ? values.some((one) => one.includes(value)) : values.includes(value);
+      const wanted = span(value);
+      return wanted !== null && (entry.numbers[facet] || []).some((one) => one >= wanted[0] && one <= wanted[1]);
     }
 
     // Entries that answer a query, the best first, and its words that occur nowhere with the words taken instead.

@@ -9,6 +9,7 @@ meta           format, hash of the source files, survey.yaml as JSON
 entry          one row per work: the columns a list shows, and the whole entry as JSON
 name           key, name and aliases of a work, folded by ``folded``, and joined as searches compare them
 facet          entry, facet, value: what filters select on
+number         entry, facet, value: what filters ask for a span of
 vocabulary     facet, value: every value a filter may name
 variant        one row per model that can be built
 entry_text     FTS5: the searchable text, weighted by column when ranked
@@ -32,13 +33,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skipkb.catalog import paths
+from skipkb.catalog.facets import FACETS, NUMBERS, values
 from skipkb.catalog.words import COLUMNS, joined, words
 
 if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
     from skipkb.catalog.loading import Catalogue
 
-FORMAT = "3"
+FORMAT = "4"
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -54,6 +56,9 @@ CREATE TABLE name (
 CREATE INDEX name_joined ON name (joined);
 CREATE TABLE facet (
     facet TEXT NOT NULL, value TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (facet, value, entry)
+) WITHOUT ROWID;
+CREATE TABLE number (
+    facet TEXT NOT NULL, value REAL NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (facet, value, entry)
 ) WITHOUT ROWID;
 CREATE TABLE vocabulary (facet TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (facet, value)) WITHOUT ROWID;
 CREATE TABLE variant (
@@ -229,7 +234,11 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work, texts: dict
     )  # fmt: skip
     connection.executemany(
         "INSERT OR IGNORE INTO facet VALUES (?, ?, ?)",
-        [(facet, value, number) for facet, value in facets(work)],
+        [(facet, value, number) for facet, value in facet_values(work)],
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO number VALUES (?, ?, ?)",
+        [(facet, value, number) for facet, value in numbers(work)],
     )
     connection.executemany(
         "INSERT INTO variant VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -281,30 +290,18 @@ def names_of(work: Work) -> list[str]:
     return list(dict.fromkeys([work.name, work.key, *work.aliases, *rows, *models]))
 
 
-def facets(work: Work) -> Iterator[tuple[str, str]]:
+def facet_values(work: Work) -> Iterator[tuple[str, str]]:
     """What a filter can select ``work`` by: pairs of facet and lower-case value."""
-    yield "folder", work.folder
-    yield "kind", work.kind
-    yield "year", str(work.year)
-    yield "venue", work.venue.lower()
-    yield "runs", "yes" if work.runs else "no"
-    for task in work.tasks:
-        yield "task", task
-    for dataset in work.datasets:
-        yield "dataset", dataset.lower()
-    for theme in work.themes:
-        yield "theme", theme.lower()
-    for explanation in work.explanations:
-        yield "explanation", explanation.lower()
-    for row in work.survey.rows:
-        yield "table", row.table
-    for skip in work.skips:
-        yield "merge", skip.merge
-        yield "span", skip.span
-    for repository in work.code:
-        yield "framework", repository.framework.lower()
-        if repository.licence:
-            yield "licence", repository.licence.lower()
+    for facet in FACETS:
+        for value in values(facet, work):
+            yield facet, value.lower()
+
+
+def numbers(work: Work) -> Iterator[tuple[str, float]]:
+    """The numbers that a filter can ask for a span of: pairs of facet and value."""
+    for facet, number in NUMBERS.items():
+        for value in number.values(work):
+            yield facet, float(value)
 
 
 def _allowed_values() -> Iterator[tuple[str, str]]:
@@ -323,8 +320,8 @@ def _allowed_values() -> Iterator[tuple[str, str]]:
         "theme": get_args(entry.Theme),
         "explanation": get_args(entry.Explanation),
         "table": get_args(entry.Table),
-        "runs": ("yes", "no"),
+        **dict.fromkeys(("runs", "official", "errata"), ("yes", "no")),
     }
-    for facet, values in allowed.items():
-        for value in values:
+    for facet, possible in allowed.items():
+        for value in possible:
             yield facet, value.lower()

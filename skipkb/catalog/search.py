@@ -6,11 +6,11 @@ Everything here reads the compiled index with the standard library only.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from skipkb.catalog.facets import FACETS, NUMBERS, span
 from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
 from skipkb.catalog.question import Question, parse, sharing_trigrams, understand
@@ -19,12 +19,8 @@ from skipkb.catalog.words import COLUMNS, joined
 if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
 
-FACETS = (
-    "task", "merge", "span", "theme", "explanation", "year", "dataset", "table",
-    "folder", "kind", "venue", "framework", "licence", "runs",
-)  # fmt: skip
-FREE_TEXT = ("dataset", "framework", "licence", "venue")
-"""Facets of which a part of the value is enough."""
+FILTERS = (*FACETS, *NUMBERS)
+"""Names of all filters."""
 _WEIGHTS = ", ".join(map(str, COLUMNS.values()))
 _CERTAIN = 1000.0  # the score of a work whose name is the query
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
@@ -70,7 +66,7 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
         filters: the same filters as keywords, such as ``task="segmentation"`` or ``year=range(2015, 2019)``.
 
     Raises:
-        ValueError: for a filter that does not exist or a year that is no year.
+        ValueError: for a filter that does not exist, or a number or span that is not one.
         UnknownNameError: for a filter value that no work can have, with suggestions.
     """
     if limit < 1:
@@ -163,7 +159,7 @@ def entries(**filters: Filter) -> Works:
     """All works that pass the filters (see :func:`search`), in the catalogue's order.
 
     Raises:
-        ValueError: for a filter that does not exist or a year that is no year.
+        ValueError: for a filter that does not exist, or a number or span that is not one.
         UnknownNameError: for a filter value that no work can have, with suggestions.
     """
     condition, values = _condition(list(filters.items()))
@@ -213,14 +209,19 @@ def _condition(filters: Iterable[tuple[str, Filter]]) -> tuple[str, list[object]
     clauses: list[str] = []
     values: list[object] = []
     for facet, wanted in filters:
-        if facet not in FACETS:
-            near = difflib.get_close_matches(facet, FACETS, n=1)
+        if facet not in FILTERS:
+            near = difflib.get_close_matches(facet, FILTERS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"there is no filter {facet!r}; {hint}filters: {', '.join(FACETS)}")
-        if facet == "year":
-            first, last = _years(wanted)
-            clauses.append("year BETWEEN ? AND ?")
-            values += [first, last]
+            raise ValueError(f"there is no filter {facet!r}; {hint}filters: {', '.join(FILTERS)}")
+        if facet in NUMBERS:
+            try:
+                first, last = span(_as_span(wanted))
+            except ValueError as error:
+                raise ValueError(f"{facet}: {error}") from None
+            clauses.append(
+                "EXISTS (SELECT 1 FROM number WHERE number.entry = id AND facet = ? AND value BETWEEN ? AND ?)"
+            )
+            values += [facet, first, last]
             continue
         matched = [match for value in _as_list(wanted) for match in _facet_values(facet, value)]
         marks = ", ".join("?" * len(matched))
@@ -238,17 +239,12 @@ def _as_list(wanted: Filter) -> list[str]:
 def _facet_values(facet: str, value: str) -> list[str]:
     known = [row[0] for row in query("SELECT value FROM vocabulary WHERE facet = ?", [facet])]
     wanted = folded(value)
-    matched = [item for item in known if wanted == item or (facet in FREE_TEXT and wanted and wanted in item)]
+    matched = [item for item in known if wanted == item or (FACETS[facet].part and wanted and wanted in item)]
     if not matched:
         raise UnknownNameError(facet, value, difflib.get_close_matches(wanted[:100], known, n=3))
     return matched
 
 
-def _years(wanted: Filter) -> tuple[int, int]:
-    """First and last year of ``2015``, ``"2015..2018"``, ``"2015.."``, or ``range(2015, 2019)``."""
-    span = f"{wanted.start}..{wanted.stop - 1}" if isinstance(wanted, range) and wanted.step == 1 else str(wanted)
-    found = re.fullmatch(r"\s*(?P<first>[0-9]{1,4})?(?P<dots>\.\.)?(?P<last>(?<=\.)[0-9]{1,4})?\s*", span)
-    if not found or not (found["first"] or found["dots"]):
-        raise ValueError(f"year {wanted!r} is neither a year nor a span such as 2015..2018")
-    first = int(found["first"] or 0)
-    return first, int(found["last"] or 9999) if found["dots"] else first
+def _as_span(wanted: Filter) -> str:
+    """``2015``, ``"2015..2018"`` or ``range(2015, 2019)`` as the text of a span."""
+    return f"{wanted.start}..{wanted.stop - 1}" if isinstance(wanted, range) and wanted.step == 1 else str(wanted)

@@ -122,7 +122,9 @@ def measure(
     began = time.monotonic()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["skipkb.evidence.warm"])
-    log = Path(tempfile.mkstemp(prefix="skipkb-", suffix=".log")[1])
+    handle, name = tempfile.mkstemp(prefix="skipkb-", suffix=".log")
+    os.close(handle)
+    log = Path(name)
     receiver, sender = context.Pipe(duplex=False)
     worker = context.Process(target=work, args=(task, sender, str(log)), name=f"skipkb {task.key}")
     peak, reason, patience = 0, "", 0.0

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Any
 
 from skipkb.catalog.entry import Configuration, Variant, Work
+from skipkb.catalog.facets import printed_macs, printed_number
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
 from skipkb.site.fingerprints import counts_text, graph_of, picture
 from skipkb.site.rows import numbered, safe_json, work_facets
-from skipkb.vocabulary import dataset_name
 
 CHOICES = (
     *("Task", "Theme", "Explanation", "Merge", "Span", "Kind", "Table"),
@@ -33,13 +32,6 @@ NUMBERS = {
     "Repositories": "official and other code",
     "Authors": "of the paper",
     "Errata": "of the survey about this work",
-}
-_UNITS = {
-    "": 1.0,
-    **dict.fromkeys(("k", "K"), 1e3),
-    **dict.fromkeys(("M", "million"), 1e6),
-    **dict.fromkeys(("G", "B", "billion"), 1e9),
-    **dict.fromkeys(("T", "trillion"), 1e12),
 }
 
 
@@ -75,19 +67,6 @@ def bibtex_data(catalogue: Catalogue) -> str:
     return f"window.SKIPKB_BIBTEX = {safe_json(records)};\n"
 
 
-def printed_number(text: str | None) -> float | None:
-    """``25.6M`` and ``~26 million`` as a number; None for what is no total, such as ``+10.0M``."""
-    pattern = r"~?\s*([\d,]+(?:\.\d+)?)\s*(k|K|M|G|B|T|million|billion|trillion)?(?![\d.])\b"
-    found = re.match(pattern, text or "")
-    return round(float(found[1].replace(",", "")) * _UNITS[found[2] or ""], 3) if found else None
-
-
-def printed_macs(text: str | None) -> float | None:
-    """Like :func:`printed_number`; None too where the source says that it counts two for each."""
-    doubled = re.search(r"2 per multiply|counted separately", text or "")
-    return None if doubled else printed_number((text or "").replace("GFLOPs", "G").replace("MFLOPs", "M"))
-
-
 def _record(work: Work, related: int) -> dict[str, Any]:
     numbers, notes = _sizes(work)
     numbers |= {
@@ -113,7 +92,7 @@ def _record(work: Work, related: int) -> dict[str, Any]:
         "venue": work.venue,
         "contribution": work.contribution,
         "also": " ".join([*work.aliases, work.title, *work.authors]),
-        "facets": work_facets(work) | {"Data set": list(dict.fromkeys(map(dataset_name, work.datasets)))},
+        "facets": {name: found for name, found in work_facets(work).items() if name in CHOICES},
         "numbers": numbers,
         "notes": notes,
         "printed": [] if work.variants else [name for name in ("Parameters", "MACs") if name in numbers],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skipkb.catalog.entry import Explanation, Theme, Work
-from skipkb.vocabulary import framework_names
+from skipkb.catalog.facets import FACETS, values
 
 Facets = dict[str, list[str]]
 
@@ -76,20 +76,5 @@ def work_row(work: Work, cells: Sequence[str] | None = None) -> Row:
 
 
 def work_facets(work: Work) -> Facets:
-    """Everything an entry can be chosen by. Framework and licence are those of the official code."""
-    official = [repository for repository in work.code if repository.role == "official"]
-    facets: dict[str, list[str]] = {
-        "Task": list(work.tasks),
-        "Theme": list(work.themes),
-        "Explanation": list(work.explanations),
-        "Merge": list(work.merges),
-        "Span": [skip.span for skip in work.skips],
-        "Kind": [work.kind],
-        "Table": [row.table for row in work.survey.rows],
-        "Official code": ["yes" if official else "no"],
-        "Framework": [name for repository in official for name in framework_names(repository.framework)],
-        "Licence": [repository.licence or "unknown" for repository in official],
-        "Runs here": ["yes" if work.runs else "no"],
-        "Errata": ["yes" if work.errata else "no"],
-    }
-    return {name: list(dict.fromkeys(values)) for name, values in facets.items()}
+    """Everything an entry can be chosen by, under the words of the pages."""
+    return {facet.label: values(name, work) for name, facet in FACETS.items()}

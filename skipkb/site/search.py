@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from skipkb.catalog.entry import Work
+from skipkb.catalog.facets import FACETS, NUMBERS
 from skipkb.catalog.files import write_text
-from skipkb.catalog.index import facets, names_of, searched
+from skipkb.catalog.index import facet_values, names_of, numbers, searched
 from skipkb.catalog.loading import Catalogue
-from skipkb.catalog.search import FACETS, FREE_TEXT
 from skipkb.catalog.synonyms import Lexicon
 from skipkb.catalog.words import COLUMNS, LONGEST_RUN, QUESTION_WORDS, joined, words
 
@@ -23,8 +23,9 @@ def search_data(catalogue: Catalogue) -> str:
         lexicon.add(names_of(work), searched(work).values())
     data = {
         "columns": COLUMNS,
-        "facets": FACETS,
-        "free_text": FREE_TEXT,
+        "facets": list(FACETS),
+        "numbers": list(NUMBERS),
+        "free_text": [name for name, facet in FACETS.items() if facet.part],
         "question_words": sorted(QUESTION_WORDS),
         "longest_run": LONGEST_RUN,
         "alternatives": lexicon.alternatives(catalogue.synonyms),
@@ -37,14 +38,18 @@ def search_data(catalogue: Catalogue) -> str:
 
 def _document(work: Work) -> dict[str, object]:
     selected: dict[str, list[str]] = {}
-    for facet, value in sorted(set(facets(work))):
+    for facet, value in sorted(set(facet_values(work))):
         selected.setdefault(facet, []).append(value)
+    spans: dict[str, list[float]] = {}
+    for facet, amount in sorted(set(numbers(work))):
+        spans.setdefault(facet, []).append(amount)
     return {
         "key": work.key,
         "label": work.name,
         "year": work.year,
         "names": sorted({joined(words(name)) for name in (work.key, work.name, *work.aliases)}),
         "facets": selected,
+        "numbers": spans,
         **searched(work),
     }
 

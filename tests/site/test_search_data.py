@@ -23,7 +23,11 @@ def test_the_page_gets_what_the_index_holds() -> None:
     assert [entry["key"] for entry in data["entries"]] == list(catalogue.entries)
     unet = next(entry for entry in data["entries"] if entry["key"] == "unet")
     assert unet.keys() >= COLUMNS.keys()
-    assert (unet["facets"]["merge"], unet["facets"]["year"]) == (["concat"], ["2015"])
+    assert (unet["facets"]["merge"], unet["numbers"]["year"]) == (["concat"], [2015.0])
+    assert unet["numbers"]["params"] == sorted(
+        float(variant.parameters) for variant in catalogue.entries["unet"].variants
+    )
+    assert data["numbers"] == ["year", "params", "macs"]
     assert "unet" in unet["names"]
     assert "u net" in data["alternatives"]["unet"]
     assert data["alternatives"]["tumour"] == ["tumor"]
