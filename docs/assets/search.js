@@ -154,8 +154,19 @@
       return wanted !== null && (entry.numbers[facet] || []).some((one) => one >= wanted[0] && one <= wanted[1]);
     }
 
+    // The DOI or arXiv number that a query consists of, in lower case.
+    function identifier(text) {
+      const found = /^(?:https?:\/\/)?(?:(?:(?:dx\.)?doi\.org\/|doi:?\s*)?(10\.[0-9]{4,9}\/\S+)|(?:arxiv\.org\/(?:abs|pdf)\/|arxiv:?\s*)?([0-9]{4}\.[0-9]{4,5})(?:v[0-9]+)?(?:\.pdf)?)$/i.exec(text.trim());
+      return found ? (found[1] || found[2]).toLowerCase() : null;
+    }
+
     // Entries that answer a query, the best first, and its words that occur nowhere with the words taken instead.
     function find(text, chosen = []) {
+      const known = identifier(text);
+      if (known !== null) {
+        const same = [...entries.values()].filter((entry) => entry.identifiers.includes(known) && chosen.every((filter) => passes(entry, filter)));
+        return { found: same.sort((one, other) => other.method - one.method), unknown: [] };
+      }
       const { parts, filters } = parse(text, data);
       const allowed = (key) => [...filters, ...chosen].every((filter) => passes(entries.get(key), filter));
       if (!parts.length) return { found: [...entries.values()].filter((entry) => allowed(entry.key)), unknown: [] };

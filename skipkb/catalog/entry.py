@@ -107,19 +107,6 @@ class Source(Model):
         return self
 
 
-class Paper(Model):
-    """Pointers to the publication; title, authors, venue and year live in references.bib only."""
-
-    bibtex: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][\w:-]*$")]
-    """Key in catalog/references.bib."""
-    arxiv: Annotated[str, StringConstraints(pattern=r"^(\d{4}\.\d{4,5}|[a-z-]+/\d{7})$")] | None = None
-    """arXiv identifier without version."""
-    doi: Annotated[str, StringConstraints(pattern=r"^10\.\d{4,9}/\S+$")] | None = None
-    """Digital object identifier, without the resolver's address."""
-    url: Url | None = None
-    """Another address, where neither of the two exists."""
-
-
 class Claim(Model):
     """What the survey prints in one cell, beside what we found."""
 
@@ -370,7 +357,8 @@ class Entry(Model):
     """One line: what the work changed."""
     description: Text
     """A paragraph in our own words."""
-    paper: Paper
+    paper: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][\w:-]*$")]
+    """Key of the publication in references.bib, which alone holds title, authors, venue, year and identifiers."""
     survey: Survey
     errata: list[Erratum] = []
     tasks: list[Task]
@@ -401,6 +389,12 @@ class Work(Entry):
     authors: list[str]
     year: int
     venue: str
+    arxiv: str | None = None
+    """arXiv identifier without version."""
+    doi: str | None = None
+    """Digital object identifier, without the resolver's address."""
+    url: str | None = None
+    """Another address of the paper."""
     bibtex: str
     """The BibTeX record."""
 

@@ -101,8 +101,8 @@ def bibtex_text(catalogue: Catalogue) -> str:
 def _cell(work: Work, column: str) -> list[object]:
     official = [repository for repository in work.code if repository.role == "official"]
     special: dict[str, list[object]] = {
-        "doi": [work.paper.doi or ""],
-        "arxiv": [work.paper.arxiv or ""],
+        "doi": [work.doi or ""],
+        "arxiv": [work.arxiv or ""],
         "merges": list(work.merges),
         "spans": list(dict.fromkeys(skip.span for skip in work.skips)),
         "official_code": [repository.url for repository in official],

@@ -10,6 +10,7 @@ entry          one row per work: the columns a list shows, and the whole entry a
 name           key, name and aliases of a work, folded by ``folded``, and joined as searches compare them
 facet          entry, facet, value: what filters select on
 number         entry, facet, value: what filters ask for a span of
+identifier     DOI and arXiv number of a work's publication in lower case; rank 0 for methods, else 1
 vocabulary     facet, value: every value a filter may name
 variant        one row per model that can be built
 entry_text     FTS5: the searchable text, weighted by column when ranked
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
     from skipkb.catalog.loading import Catalogue
 
-FORMAT = "4"
+FORMAT = "5"
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -59,6 +60,9 @@ CREATE TABLE facet (
 ) WITHOUT ROWID;
 CREATE TABLE number (
     facet TEXT NOT NULL, value REAL NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (facet, value, entry)
+) WITHOUT ROWID;
+CREATE TABLE identifier (
+    value TEXT NOT NULL, entry INTEGER NOT NULL, rank INTEGER NOT NULL, PRIMARY KEY (value, entry)
 ) WITHOUT ROWID;
 CREATE TABLE vocabulary (facet TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (facet, value)) WITHOUT ROWID;
 CREATE TABLE variant (
@@ -241,6 +245,10 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work, texts: dict
         [(facet, value, number) for facet, value in numbers(work)],
     )
     connection.executemany(
+        "INSERT INTO identifier VALUES (?, ?, ?)",
+        [(value, number, 0 if work.kind in ("method", "regulariser") else 1) for value in identifiers(work)],
+    )
+    connection.executemany(
         "INSERT INTO variant VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
             (v.name, number, v.title, v.build, json.dumps(v.kwargs, sort_keys=True), v.parameters, v.macs)
@@ -264,10 +272,10 @@ def searched(work: Work) -> dict[str, str]:
     names += [" ".join(words(name)) for name in names if "+" in name]  # the full-text index sees no plus
     last = [author.split()[-1] for author in work.authors]
     cited = " and ".join(last) if len(last) < 3 else f"{last[0]} et al"
-    facts = [work.folder, work.kind, work.venue, *work.datasets, work.paper.bibtex]
+    facts = [work.folder, work.kind, work.venue, *work.datasets, work.paper]
     facts += [f"reference {number}" for number in (work.survey.reference, *work.survey.repeated) if number]
-    facts += [f"arXiv {work.paper.arxiv}, https://arxiv.org/abs/{work.paper.arxiv}"] if work.paper.arxiv else []
-    facts += [f"doi {work.paper.doi}, https://doi.org/{work.paper.doi}"] if work.paper.doi else []
+    facts += [f"arXiv {work.arxiv}, https://arxiv.org/abs/{work.arxiv}"] if work.arxiv else []
+    facts += [f"doi {work.doi}, https://doi.org/{work.doi}"] if work.doi else []
     facts += [f"{item.framework} {item.licence or ''} {item.url}" for item in work.code]
     facts += [claim for row in work.survey.rows for claim in (row.datasets.survey, row.code.survey)]
     texts = {
@@ -281,6 +289,11 @@ def searched(work: Work) -> dict[str, str]:
         "skips": "; ".join(f"{s.merge} {s.span} skip from {s.start} to {s.end}, {s.shortcut}" for s in work.skips),
     }
     return {column: texts[column] for column in COLUMNS}
+
+
+def identifiers(work: Work) -> list[str]:
+    """DOI and arXiv number of the publication, in lower case."""
+    return [value.lower() for value in (work.doi, work.arxiv) if value]
 
 
 def names_of(work: Work) -> list[str]:

@@ -77,12 +77,12 @@ def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]
             message = f"key {entry.key!r} is taken by {documents[entry.key].file}"
             problems.append(document.problem(("key",), message))
             continue
-        reference = references.get(entry.paper.bibtex)
+        reference = references.get(entry.paper)
         if reference is None:
-            near = difflib.get_close_matches(entry.paper.bibtex, references, n=1)
+            near = difflib.get_close_matches(entry.paper, references, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            message = f"references.bib has no record {entry.paper.bibtex!r}{hint}"
-            problems.append(document.problem(("paper", "bibtex"), message))
+            message = f"references.bib has no record {entry.paper!r}{hint}"
+            problems.append(document.problem(("paper",), message))
             continue
         documents[entry.key] = document
         works[entry.key] = Work(
@@ -92,6 +92,9 @@ def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]
             authors=list(reference.authors),
             year=reference.year,
             venue=reference.venue,
+            arxiv=reference.arxiv,
+            doi=reference.doi,
+            url=reference.url,
             bibtex=reference.bibtex,
         )
     if survey is None or survey_document is None:

@@ -60,6 +60,18 @@ class Question:
         return list(dict.fromkeys(filter(None, [*found, " OR ".join(loose)])))
 
 
+_IDENTIFIER = re.compile(
+    r"(?i)(?:https?://)?(?:(?:dx\.)?doi\.org/|doi:?\s*)?(?P<doi>10\.[0-9]{4,9}/\S+)"
+    r"|(?:https?://)?(?:arxiv\.org/(?:abs|pdf)/|arxiv:?\s*)?(?P<arxiv>[0-9]{4}\.[0-9]{4,5})(?:v[0-9]+)?(?:\.pdf)?"
+)
+
+
+def identifier(text: str) -> str | None:
+    """The DOI or arXiv number that a query consists of, in lower case; None where it is anything else."""
+    found = _IDENTIFIER.fullmatch(text.strip())
+    return (found["doi"] or found["arxiv"]).lower() if found else None
+
+
 def parse(text: str) -> tuple[list[Part], list[tuple[str, str]]]:
     """Split a query into what stands between its spaces, without any character that has a meaning, and filters."""
     parts: list[Part] = []

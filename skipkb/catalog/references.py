@@ -12,6 +12,9 @@ from skipkb.catalog.problems import Problem
 
 FILE = "references.bib"
 MAX_BYTES = 5_000_000
+_DOI = r"10\.\d{4,9}/\S+"
+_ARXIV = r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}"
+_URL = r"https?://[^\s<>\"`\\]+"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Reference:
     """Journal, proceedings or publisher, as the record gives it."""
     doi: str | None
     arxiv: str | None
+    url: str | None
     bibtex: str
     """The record as it stands in the file."""
     line: int
@@ -84,6 +88,11 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
         venue = next((fields[name] for name in ("journal", "booktitle", "school", "publisher") if fields.get(name)), "")
         if not venue and fields.get("archiveprefix", "").lower() == "arxiv":
             venue = "arXiv"
+        arxiv = fields.get("eprint") if fields.get("archiveprefix", "").lower() == "arxiv" else None
+        identifiers = {"doi": fields.get("doi"), "eprint": arxiv, "url": fields.get("url")}
+        for (name, value), form in zip(identifiers.items(), (_DOI, _ARXIV, _URL), strict=True):
+            if value is not None and not re.fullmatch(form, value):
+                problems.append(Problem(FILE, line, 1, entry.key, f"{name} {value!r} does not have the form {form}"))
         references[entry.key] = Reference(
             key=entry.key,
             title=" ".join(str(fields["title"]).split()),
@@ -91,7 +100,8 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
             year=int(fields["year"]),
             venue=" ".join(str(venue).split()),
             doi=fields.get("doi"),
-            arxiv=fields.get("eprint") if fields.get("archiveprefix", "").lower() == "arxiv" else None,
+            arxiv=arxiv,
+            url=fields.get("url"),
             bibtex=(entry.raw or "").strip(),
             line=line,
         )

@@ -101,13 +101,6 @@ def _check_references(
     references: Mapping[str, Reference],
     problems: list[Problem],
 ) -> None:
-    for key, work in works.items():
-        reference = references[work.paper.bibtex]
-        for field in ("arxiv", "doi"):
-            ours, theirs = getattr(work.paper, field), getattr(reference, field)
-            if ours and theirs and ours.lower() != theirs.lower():
-                message = f"{ours!r} differs from {theirs!r} in references.bib:{reference.line}"
-                problems.append(documents[key].problem(("paper", field), message))
     first: dict[tuple[str, str], Reference] = {}
     for reference in references.values():
         title = "".join(filter(str.isalnum, reference.title.casefold()))
@@ -143,13 +136,13 @@ def _check_numbers(
             if number > len(survey.references):
                 message = f"the survey lists {len(survey.references)} references"
                 problems.append(documents[key].problem(place, message))
-            elif (listed := survey.references[number - 1]) != work.paper.bibtex and not mistaken:
+            elif (listed := survey.references[number - 1]) != work.paper and not mistaken:
                 message = (
-                    f"reference [{number}] is {listed!r} in survey.yaml and {work.paper.bibtex!r} here; "
+                    f"reference [{number}] is {listed!r} in survey.yaml and {work.paper!r} here; "
                     "where the survey cites something else, a citation erratum says so"
                 )
                 problems.append(documents[key].problem(place, message))
-    needed = {*survey.references, *(work.paper.bibtex for work in works.values())}
+    needed = {*survey.references, *(work.paper for work in works.values())}
     for reference in references.values():
         if reference.key not in needed:
             message = "neither the survey nor an entry cites this record"

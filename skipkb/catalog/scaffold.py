@@ -18,8 +18,7 @@ kind: method
 contribution: TODO one line, what the work changed
 description: >
   TODO a paragraph in your own words.
-paper:
-  bibtex: TODO  # add the record to catalog/references.bib
+paper: TODO  # key of the record that you add to catalog/references.bib
 survey:
   reference: 1  # TODO number in the survey's reference list
   sections: []  # TODO such as IV.A; for a table row add `rows` here and the key to catalog/survey.yaml

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skipkb.catalog.facets import FACETS, NUMBERS, span
 from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
-from skipkb.catalog.question import Question, parse, sharing_trigrams, understand
+from skipkb.catalog.question import Question, identifier, parse, sharing_trigrams, understand
 from skipkb.catalog.words import COLUMNS, joined
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
     Args:
         text: words (works with all of them rank first, then with all but one, then with some), ``"exact phrases"``,
             ``prefix*``, and filters such as ``task:segmentation year:2015..2018 merge:concat``. Words after the 64th
-            are ignored; a word that occurs nowhere is taken as a misspelling.
+            are ignored; a word that occurs nowhere is taken as a misspelling. A DOI or arXiv number alone finds the
+            works of that publication and nothing else.
         limit: at most so many hits.
         filters: the same filters as keywords, such as ``task="segmentation"`` or ``year=range(2015, 2019)``.
 
@@ -71,6 +72,9 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
+    if (known := identifier(text)) is not None:
+        condition, values = _condition(list(filters.items()))
+        return Hits(tuple(_identified(known, condition, values))[:limit])
     parts, inline = parse(text)
     condition, values = _condition([*inline, *filters.items()])
     if not parts:
@@ -174,6 +178,15 @@ def _named(name: str, condition: str, values: Sequence[object]) -> list[Hit]:
     """The works whose joined name is the whole query: certain hits, ranked before all others."""
     sql = f"SELECT key, name, title, year, {_CERTAIN}, contribution FROM entry WHERE id IN"
     found = query(f"{sql} (SELECT entry FROM name WHERE joined = ?) AND {condition or 1}", [name, *values])
+    return [Hit(*row) for row in found]
+
+
+def _identified(known: str, condition: str, values: Sequence[object]) -> list[Hit]:
+    """The works of the publication with this identifier: methods first, then what else the catalogue says of it."""
+    sql = f"SELECT key, name, title, year, {_CERTAIN}, contribution FROM entry JOIN identifier ON identifier.entry = id"
+    found = query(
+        f"{sql} WHERE identifier.value = ? AND {condition or 1} ORDER BY identifier.rank, id", [known, *values]
+    )
     return [Hit(*row) for row in found]
 
 

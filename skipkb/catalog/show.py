@@ -18,10 +18,10 @@ def _lines(work: Work) -> Iterator[str]:
     yield work.contribution
     yield ""
     yield f"{', '.join(work.authors)}. {work.title}. {work.venue}, {work.year}."
-    if work.paper.arxiv:
-        yield f"https://arxiv.org/abs/{work.paper.arxiv}"
-    if work.paper.doi:
-        yield f"https://doi.org/{work.paper.doi}"
+    if work.arxiv:
+        yield f"https://arxiv.org/abs/{work.arxiv}"
+    if work.doi:
+        yield f"https://doi.org/{work.doi}"
     yield ""
     yield work.description
     for skip in work.skips:

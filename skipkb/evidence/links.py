@@ -67,10 +67,10 @@ def urls_of(works: Iterable[Work]) -> list[str]:
     """Every address the catalogue vouches for; the survey's own links are claims and are not asked."""
     found: set[str] = set()
     for work in works:
-        if work.paper.arxiv:
-            found.add(f"https://arxiv.org/abs/{work.paper.arxiv}")
-        if work.paper.doi:
-            found.add(f"https://doi.org/{work.paper.doi}")
+        if work.arxiv:
+            found.add(f"https://arxiv.org/abs/{work.arxiv}")
+        if work.doi:
+            found.add(f"https://doi.org/{work.doi}")
         found |= set(_urls(work.model_dump(mode="json", exclude={"bibtex"})))
     return sorted(found)
 

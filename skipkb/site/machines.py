@@ -11,8 +11,8 @@ from skipkb.catalog.loading import Catalogue
 
 def article(work: Work) -> str:
     """The publication behind an entry, and its official code, as JSON-LD (schema.org)."""
-    addresses = [f"https://arxiv.org/abs/{work.paper.arxiv}"] if work.paper.arxiv else []
-    addresses += [f"https://doi.org/{work.paper.doi}"] if work.paper.doi else []
+    addresses = [f"https://arxiv.org/abs/{work.arxiv}"] if work.arxiv else []
+    addresses += [f"https://doi.org/{work.doi}"] if work.doi else []
     data: dict[str, Any] = {
         "@type": "ScholarlyArticle",
         "name": work.title,
@@ -24,7 +24,7 @@ def article(work: Work) -> str:
         "keywords": [*work.tasks, *work.merges],
     }
     if addresses:
-        data |= {"sameAs": addresses, "identifier": work.paper.doi or f"arXiv:{work.paper.arxiv}"}
+        data |= {"sameAs": addresses, "identifier": work.doi or f"arXiv:{work.arxiv}"}
     official = [repository for repository in work.code if repository.role == "official"]
     if official:
         data["workExample"] = [

@@ -71,12 +71,12 @@ def _section(title: str, body: str) -> str:
 
 def _paper(work: Work, catalogue: Catalogue) -> str:
     links = []
-    if work.paper.arxiv:
-        links.append(link(f"https://arxiv.org/abs/{work.paper.arxiv}", f"arXiv:{work.paper.arxiv}"))
-    if work.paper.doi:
-        links.append(link(f"https://doi.org/{work.paper.doi}", f"doi:{work.paper.doi}"))
-    if work.paper.url:
-        links.append(link(work.paper.url))
+    if work.arxiv:
+        links.append(link(f"https://arxiv.org/abs/{work.arxiv}", f"arXiv:{work.arxiv}"))
+    if work.doi:
+        links.append(link(f"https://doi.org/{work.doi}", f"doi:{work.doi}"))
+    if work.url:
+        links.append(link(work.url))
     authors = escape(", ".join(work.authors))
     return (
         f'<p class="skb-paper">{authors}. <cite>{escape(work.title)}</cite>. {venue_links(work)}. '

@@ -10,7 +10,7 @@ from pathlib import Path
 from skipkb.catalog.entry import Work
 from skipkb.catalog.facets import FACETS, NUMBERS
 from skipkb.catalog.files import write_text
-from skipkb.catalog.index import facet_values, names_of, numbers, searched
+from skipkb.catalog.index import facet_values, identifiers, names_of, numbers, searched
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.synonyms import Lexicon
 from skipkb.catalog.words import COLUMNS, LONGEST_RUN, QUESTION_WORDS, joined, words
@@ -48,6 +48,8 @@ def _document(work: Work) -> dict[str, object]:
         "label": work.name,
         "year": work.year,
         "names": sorted({joined(words(name)) for name in (work.key, work.name, *work.aliases)}),
+        "identifiers": identifiers(work),
+        "method": work.kind in ("method", "regulariser"),
         "facets": selected,
         "numbers": spans,
         **searched(work),

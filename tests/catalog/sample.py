@@ -14,7 +14,7 @@ ENTRY: dict[str, Any] = {
     "kind": "method",
     "contribution": "Adds the input of each block to its output.",
     "description": "A network for the tests. It segments nothing.",
-    "paper": {"bibtex": "doe2015alpha", "arxiv": "1501.00001"},
+    "paper": {"bibtex": "doe2015alpha", "arxiv": "1501.00001"},  # the record's fields: `write` puts them into the bib
     "survey": {
         "reference": 1,
         "sections": ["IV.A"],
@@ -52,7 +52,7 @@ REFERENCE = """@inproceedings{{{key},
   booktitle = {{Proceedings of the Sample Conference}},
   year = {{{year}}},
   eprint = {{{arxiv}}},
-  archivePrefix = {{arXiv}}
+  archivePrefix = {{arXiv}},{more}
 }}
 """
 
@@ -80,7 +80,9 @@ def write(
         folder = (folders or {}).get(entry["key"], "classification")
         path = directory / folder / f"{entry['key']}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=10_000), encoding="utf-8")
+        paper = entry["paper"]
+        written = entry | {"paper": paper["bibtex"]}
+        path.write_text(yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=10_000), encoding="utf-8")
         for row in entry["survey"].get("rows", []):
             listed[row["table"]].append(entry["key"])
         references.append(
@@ -89,6 +91,7 @@ def write(
                 title=f"{entry['name']}: a sample of residual learning",
                 year=2015,
                 arxiv=entry["paper"].get("arxiv", "1501.00009"),
+                more="".join(f"\n  {name} = {{{value}}}," for name, value in paper.items() if name in ("doi", "url")),
             )
         )
     (directory / "references.bib").write_text("\n".join(references), encoding="utf-8")

@@ -31,14 +31,14 @@ def read(tmp_path: Path) -> Read:
 def test_a_record(read: Read) -> None:
     found, problems = read(
         "% a comment\n\n@inproceedings{doe2015,\n  author = {M{\\\"u}ller, Max and van der Berg, Jan and {The Team}},\n"
-        "  title = {Deep {CNN}s\n    for All},\n  booktitle = {Proc. of X},\n  year = 2015,\n  doi = {10.1/X},\n"
+        "  title = {Deep {CNN}s\n    for All},\n  booktitle = {Proc. of X},\n  year = 2015,\n  doi = {10.1000/X},\n"
         "  eprint = {1501.00001},\n  archivePrefix = {arXiv}\n}\n"
     )  # fmt: skip
     assert problems == []
     record = found["doe2015"]
     assert record.authors == ("Max Müller", "Jan van der Berg", "The Team")
     assert (record.title, record.venue, record.year) == ("Deep CNNs for All", "Proc. of X", 2015)
-    assert (record.doi, record.arxiv, record.line) == ("10.1/X", "1501.00001", 3)
+    assert (record.doi, record.arxiv, record.line) == ("10.1000/X", "1501.00001", 3)
     assert record.bibtex.startswith("@inproceedings{doe2015,\n  author")
     assert record.bibtex.endswith("}")
 
@@ -105,11 +105,29 @@ def test_one_work_one_record(directory: Path) -> None:
     assert sum("neither the survey nor an entry cites this record" in line for line in lines) == 4
 
 
-def test_identifiers_of_entry_and_record_agree(directory: Path) -> None:
-    paper = {"bibtex": "doe2015alpha", "arxiv": "1501.00002"}
-    sample.write(directory, sample.work("alpha", paper=paper))
-    path = directory / "references.bib"
-    path.write_text(path.read_text().replace("1501.00002", "1501.00003"))
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("doi", "doi.org/1"),
+        ("doi", "https://doi.org/10.1000/x"),
+        ("url", "javascript:alert(1)"),
+        ("url", "ftp://x.org"),
+    ],
+)
+def test_an_identifier_that_is_none(directory: Path, field: str, value: str) -> None:
+    sample.write(directory, sample.work("alpha", paper={"bibtex": "doe2015alpha", field: value}))
     (problem,) = loading.read(directory)[1]
-    assert problem.key_path == "paper.arxiv"
-    assert problem.message == "'1501.00002' differs from '1501.00003' in references.bib:1"
+    assert (problem.file, problem.key_path) == ("references.bib", "doe2015alpha")
+    assert problem.message.startswith(f"{field} {value!r} does not have the form")
+
+
+def test_an_entry_has_the_identifiers_of_its_record(directory: Path) -> None:
+    paper = {
+        "bibtex": "doe2015alpha",
+        "arxiv": "1501.00002",
+        "doi": "10.1000/Alpha",
+        "url": "https://example.com/a.pdf",
+    }
+    sample.write(directory, sample.work("alpha", paper=paper))
+    work = loading.load(directory).entries["alpha"]
+    assert (work.paper, work.arxiv, work.doi, work.url) == tuple(paper.values())

@@ -51,7 +51,7 @@ def test_check_says_what_is_still_missing(tmp_path: Path) -> None:
     problems = [p for p in loading.read(tmp_path / "catalog")[1] if p.file == "classification/fresh.yaml"]
     found = {p.key_path: p for p in problems}
     skip = {"skips[0].start", "skips[0].end", "skips[0].shortcut"}
-    assert set(found) == {"contribution", "description", "paper.bibtex", *skip}
+    assert set(found) == {"contribution", "description", "paper", *skip}
     for problem in problems:
         assert problem.message.endswith("still to be filled in")
         assert "TODO" in "\n".join(text.splitlines()[problem.line - 1 : problem.line + 1])[problem.column - 1 :]
@@ -61,7 +61,7 @@ def test_check_after_the_text_is_filled_in(tmp_path: Path) -> None:
     sample.write(tmp_path / "catalog")
     scaffold(tmp_path, "fresh", folder="classification")
     path = tmp_path / "catalog" / "classification" / "fresh.yaml"
-    text = path.read_text().replace("bibtex: TODO", "bibtex: doe2015alpha")
+    text = path.read_text().replace("paper: TODO", "paper: doe2015alpha")
     path.write_text(text.replace(": TODO", ": done").replace("  TODO a paragraph", "  A paragraph"))
     messages = [p.message for p in loading.read(tmp_path / "catalog")[1]]
     assert "the entry is in no table row and no section of the survey" in messages

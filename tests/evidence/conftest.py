@@ -22,7 +22,7 @@ name: KEY
 kind: method
 contribution: A toy.
 description: A toy of the tests.
-paper: {bibtex: nobody2026toy}
+paper: nobody2026toy
 survey: {}
 tasks: [classification]
 variants:

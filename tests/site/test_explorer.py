@@ -288,7 +288,7 @@ def test_bibtex_records_are_whole(catalogue: Catalogue) -> None:
     assert set(records) == set(catalogue.entries)
     library = bibtexparser.parse_string("\n\n".join(dict.fromkeys(records.values())))
     assert not library.failed_blocks
-    assert {entry.key for entry in library.entries} == {work.paper.bibtex for work in catalogue.entries.values()}
+    assert {entry.key for entry in library.entries} == {work.paper for work in catalogue.entries.values()}
 
 
 def test_the_errata_files_hold_every_erratum(catalogue: Catalogue) -> None:
