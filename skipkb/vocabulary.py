@@ -23,6 +23,16 @@ SkipCount = Literal[TracedMerge, Shortcut, "long", "cross_scale"]
 DataKind = Literal["classification", "detection", "segmentation", "denoising", "super-resolution"]
 """What a small configuration is trained on: a kind of real batch in skipkb.evidence.pictures."""
 
+Table = Literal["classification", "detection", "segmentation", "reconstruction"]
+"""The survey's four tables."""
+TABLE_DATA: Mapping[Table, frozenset[DataKind]] = {
+    "classification": frozenset({"classification"}),
+    "detection": frozenset({"detection"}),
+    "segmentation": frozenset({"segmentation"}),
+    "reconstruction": frozenset({"denoising", "super-resolution"}),
+}
+"""What a model must be for, so that a row of a table runs."""
+
 
 @dataclass(frozen=True)
 class MergeKind:

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from skipkb import vocabulary
-from skipkb.vocabulary import DataKind, Merge, SkipCount, Span
+from skipkb.vocabulary import TABLE_DATA, DataKind, Merge, SkipCount, Span, Table
 
 FOLDERS = (
     "classification",
@@ -35,7 +35,6 @@ FOLDERS = (
 Kind = Literal["method", "regulariser", "theory", "precursor", "application"]
 Theme = Literal["IV.A", "IV.B", "IV.C", "IV.D", "IV.E"]
 Explanation = Literal["V.A", "V.B", "V.C", "V.D", "V.E"]
-Table = Literal["classification", "detection", "segmentation", "reconstruction"]
 RelationType = Literal["extends", "uses", "explains"]
 Checked = Literal["paper", "repository", "documentation", "counted", "survey", "unverified"]
 
@@ -281,6 +280,8 @@ class Variant(Model):
     """What the authors print; left out where they print nothing."""
     derivation: Text | None = None
     """How the exact count follows from the paper, where no exact figure is printed."""
+    data: DataKind | None = None
+    """What the model is for, where that is not what the small configuration is trained on."""
     state_dicts: list[StateDict] = []
     weights: list[Weights] = []
 
@@ -402,6 +403,11 @@ class Work(Entry):
     def runs(self) -> bool:
         """Whether a running implementation is part of this package."""
         return bool(self.variants)
+
+    def models_for(self, table: Table) -> list[Variant]:
+        """The models that do what this table is about: a backbone alone is not a detector."""
+        usual = self.smoke.data if self.smoke else None
+        return [variant for variant in self.variants if (variant.data or usual) in TABLE_DATA[table]]
 
     @property
     def merges(self) -> list[Merge]:

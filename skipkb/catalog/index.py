@@ -332,7 +332,7 @@ def _allowed_values() -> Iterator[tuple[str, str]]:
         "task": list(vocabulary.TASKS),
         "theme": get_args(entry.Theme),
         "explanation": get_args(entry.Explanation),
-        "table": get_args(entry.Table),
+        "table": get_args(vocabulary.Table),
         **dict.fromkeys(("runs", "official", "errata"), ("yes", "no")),
     }
     for facet, possible in allowed.items():

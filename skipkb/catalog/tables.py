@@ -94,7 +94,8 @@ def table_rows(table: SurveyTable) -> list[TableRow]:
 
 
 def _row(work: Work, row: Row) -> TableRow:
-    sizes = sorted(variant.parameters for variant in work.variants)
+    models = work.models_for(row.table)
+    sizes = sorted(variant.parameters for variant in models)
     official = [repository for repository in work.code if repository.role == "official"]
     span = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
     return TableRow(
@@ -106,7 +107,7 @@ def _row(work: Work, row: Row) -> TableRow:
         code=claim_text(row.code),
         merge=", ".join(work.merges),
         span=", ".join(dict.fromkeys(skip.span for skip in work.skips)),
-        runs="yes" if work.runs else "no",
+        runs="yes" if models else "no",
         parameters=span,
         licence=", ".join(dict.fromkeys(repository.licence for repository in official if repository.licence)),
         errata=str(len(work.errata)),

@@ -31,13 +31,15 @@ def table_page(found: SurveyTable, catalogue: Catalogue, recorded: Recorded) -> 
     rows = [_row(work, found, recorded, with_group=len(headers) > len(_HEADERS)) for work in works]
     header, *lines = csv.reader(FORMATS["csv"](table_rows(found)).splitlines())
     data = [work_row(work, cells) for work, cells in zip(works, lines, strict=True)]
+    for row, work in zip(data, works, strict=True):
+        row.facets["Runs here"] = ["yes" if work.models_for(found.key) else "no"]
     choices = list(_CHOICES)
     if found.key == "reconstruction":
         choices.insert(0, "Group")
         for row, work in zip(data, works, strict=True):
             row.facets["Group"] = [group for r in work.survey.rows if r.table == found.key and (group := r.group)]
     script = rows_script(data, choices=choices, labels={"Theme": numbered(catalogue.survey.themes)}, columns=header)
-    running = sum(work.runs for work in works)
+    running = sum(bool(work.models_for(found.key)) for work in works)
     downloads = " · ".join(f'<a href="{found.key}.{suffix}" download>{name}</a>' for name, suffix in _DOWNLOADS.items())
     return f"""---
 title: {front_matter(f"Table {found.number}: {found.title}")}
@@ -76,7 +78,8 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool
     reference = f' <span class="skb-nowrap">{number}</span>'
     name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
     official = [repository for repository in work.code if repository.role == "official"]
-    sizes = sorted(variant.parameters for variant in work.variants)
+    models = work.models_for(found.key)
+    sizes = sorted(variant.parameters for variant in models)
     text = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
     cells = [
         f"<td>{name}{_flags(work, errata['reference'] + errata['description'])}</td>",
@@ -85,8 +88,8 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool
         _claim_cell(work, row.code, errata["code"]),
         escape(", ".join(work.merges)),
         escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
-        "yes" if work.runs else "no",
-        equal_marks(equal_now(work, recorded)) or ("not compared" if work.runs else ""),
+        "yes" if models else "no",
+        (equal_marks(equal_now(work, recorded)) or "not compared") if models else "",
         f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
         "<br>".join(link(r.url, r.url.split("://")[1].removeprefix("github.com/").rstrip("/")) for r in official)
         or "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import datetime
 import io
@@ -19,7 +20,7 @@ from skipkb.catalog.citations import cite
 from skipkb.catalog.problems import UnknownNameError
 from skipkb.catalog.search import get
 from skipkb.catalog.show import show
-from skipkb.catalog.tables import FORMATS, survey_tables, table
+from skipkb.catalog.tables import FORMATS, find_table, survey_tables, table, table_rows
 
 Install = Callable[..., Path]
 
@@ -200,6 +201,7 @@ def test_every_cell_of_a_row(install: Install) -> None:
     ]
     entry["survey"]["reference"] = 1
     entry["skips"][0] |= {"merge": "gate", "span": "long"}
+    entry["variants"][0]["data"] = "denoising"
     install(entry)
     assert rows("reconstruction") == [
         {
@@ -264,3 +266,18 @@ def test_show_of_a_work_without_code(install: Install) -> None:
     text = show(get("alpha"))
     assert "no code  planned: A sample has no code." in text
     assert "Jane Doe, Max Müller. AlphaNet: a sample of residual learning." in text
+
+
+def test_a_row_runs_only_by_a_model_for_its_task(install: Install) -> None:
+    backbone = sample.running(2000, key="alpha")
+    row = backbone["survey"]["rows"][0]
+    backbone["survey"]["rows"] = [copy.deepcopy(row) | {"table": key} for key in ("classification", "detection")]
+    install(backbone)
+    classified, detected = (table_rows(find_table(key))[0] for key in ("classification", "detection"))
+    assert (classified.runs, classified.parameters) == ("yes", "2,000")
+    assert (detected.runs, detected.parameters) == ("no", "")
+    backbone["variants"][0]["data"] = "detection"
+    install(backbone)
+    assert table_rows(find_table("classification"))[0].runs == "no"
+    (detected,) = table_rows(find_table("detection"))
+    assert (detected.runs, detected.parameters) == ("yes", "2,000")
