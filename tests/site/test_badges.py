@@ -13,8 +13,10 @@ from skipkb.catalog.entry import Source, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.links import Link
 from skipkb.site import text
+from skipkb.site.fingerprints import counts_text
 from skipkb.site.home import sources
 from skipkb.site.text import link, source_mark, verdict
+from skipkb.skips.graph import SkipGraph
 
 from .reading import shown  # type: ignore[import-not-found]
 
@@ -66,6 +68,10 @@ def test_links_found_dead_are_marked_on_the_pages_and_no_others(small_pages: Pat
         "methods/beta.md": [("https://doi.org/10.1000/beta", "dead since 2026-02-05")],
         "methods/gamma.md": [("https://arxiv.org/abs/1602.00002", "dead since 2026-02-06")],
     }
+
+
+def test_a_network_without_skips_says_so() -> None:
+    assert counts_text(SkipGraph("Plain", "function", training=False)) == "no skip connection"
 
 
 def tiles(home: str) -> dict[str, str]:

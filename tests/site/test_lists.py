@@ -176,9 +176,12 @@ def test_the_timeline_as_a_list_and_as_a_picture(page: dict[str, str]) -> None:
             ["2019", "ZetaNet<methods/zeta.html>", "reconstruction", "gate", GATES],
         ]
     }
-    assert "6 works from 2014 to 2019" in text
+    assert "<p>6 works from 2014 to 2019, each a link to its page." in text
     lanes = {row["key"]: row["facets"]["Lane"] for row in row_data(text)["rows"]}
-    assert lanes["epsilon"] == ["theory"]
+    assert lanes == {
+        **{"delta": ["classification"], "alpha": ["classification"], "gamma": ["detection"]},
+        **{"beta": ["segmentation"], "epsilon": ["theory"], "zeta": ["reconstruction"]},
+    }
     (picture,) = re.findall(r'<svg class="skb-timeline"[^>]*role="group".*?</svg>', text)
     drawn = re.findall(r'<a href="methods/(\w+)\.html"><title>(.*?)</title>(.*?)</a>', picture)
     titles = {key: title for key, title, _ in drawn}
@@ -188,6 +191,33 @@ def test_the_timeline_as_a_list_and_as_a_picture(page: dict[str, str]) -> None:
     assert [first or sign for first, sign in marks["beta"]] == ["concat", "‖", "add", "+", "runs"]
     assert [first or sign for first, sign in marks["delta"]] == ["none"]
     assert [first or sign for first, sign in marks["gamma"]] == ["attention", "∗"]
+
+
+def test_each_work_of_the_timeline_stands_at_its_year(page: dict[str, str]) -> None:
+    (picture,) = re.findall(r'<svg class="skb-timeline"[^>]*role="group".*?</svg>', page["timeline.md"])
+    labels = {year: float(x) for x, year in re.findall(r'<text class="skb-year" x="([\d.]+)"[^>]*>(\d+)<', picture)}
+    titled = re.findall(r"<title>\w+ \((\d+)\).*?</title><circle [^>]*cx=\"([\d.]+)\"", picture)
+    assert len(titled) == 6
+    assert {year: float(x) - labels[year] for year, x in titled} == dict.fromkeys(
+        ("2014", "2015", "2016", "2017", "2018", "2019"), 6.0
+    )
+
+
+def test_legends_of_the_pictures(page: dict[str, str]) -> None:
+    (legend,) = re.findall('<p class="skb-legend">(.*?)</p>', page["timeline.md"])
+    assert re.findall(r'<circle class="skb-disc skb-(\w+)"[^>]*/><text[^>]*>(.)</text></svg> (\w+)<', legend) == [
+        *(("add", "+", "add"), ("concat", "‖", "concat"), ("gate", "σ", "gate"), ("multiply", "×", "multiply")),
+        *(("attention", "∗", "attention"), ("indices", "#", "indices")),
+    ]
+    assert re.findall(r'<circle class="skb-none"[^>]*/></svg> ([\w ]+)<', legend) == ["no skip of its own"]
+    (legend,) = re.findall('<p class="skb-legend">(.*?)</p>', page["family.md"])
+    assert re.findall(r'<path class="skb-(\w+)"[^>]*/></svg> (\w+ \(\w+\))<', legend) == [
+        *(("extends", "extends (solid)"), ("uses", "uses (dashed)"), ("explains", "explains (dotted)")),
+    ]
+    assert re.findall(r'<circle class="skb-(\w+)"[^>]*/></svg> ([\w ]+)<', legend) == [
+        *((name, name) for name in ("add", "concat", "gate", "multiply", "attention", "indices")),
+        ("none", "no skip of its own"),
+    ]
 
 
 def test_the_family_as_a_table_and_as_a_picture(page: dict[str, str]) -> None:
@@ -288,20 +318,32 @@ def test_what_search_engines_read_of_the_catalogue(page: dict[str, str]) -> None
 def test_what_the_search_page_filters_by(page: dict[str, str]) -> None:
     documents = {one["key"]: one for one in script_data(page["assets/search-data.js"])["entries"]}
     assert documents["beta"]["facets"] == {
+        "author": ["jane doe"],
         "dataset": ["isbi 2012"],
+        "errata": ["no"],
         "folder": ["segmentation"],
         "framework": ["caffe"],
         "kind": ["method"],
+        "licence": ["unknown"],
         "merge": ["add", "concat"],
+        "official": ["yes"],
         "runs": ["yes"],
         "span": ["long", "short"],
         "table": ["segmentation"],
         "task": ["rescaling", "segmentation"],
         "theme": ["iv.a", "iv.b"],
         "venue": ["ieee transactions on medical imaging"],
-        "year": ["2017"],
     }
-    assert documents["gamma"]["facets"]["runs"] == ["no"]
+    assert documents["beta"]["numbers"] == {
+        "year": [2017],
+        "params": [7700001, 31000002],
+        "macs": [9000000001, 150000000003],
+    }
+    gamma = documents["gamma"]["facets"]
+    assert (gamma["runs"], gamma["official"], gamma["errata"]) == (["no"], ["no"], ["no"])
+    assert not {"framework", "licence", "theme"} & gamma.keys()  # its only code is by others
+    assert gamma["explanation"] == ["v.b"]
+    assert documents["delta"]["facets"]["errata"] == ["yes"]
     assert (documents["beta"]["label"], documents["beta"]["year"]) == ("BetaNet", 2017)
     assert documents["alpha"]["contribution"] == ADDS
     assert documents["alpha"]["title"] == "Adding the input"

@@ -119,6 +119,14 @@ def test_the_drawn_skips_say_the_same(alpha: str, beta: str) -> None:
     assert re.findall(r"skb-arc skb-(\w+)", one + two) == ["add", "concat", "add"]
     assert ("stroke-dasharray" in one, two.count("stroke-dasharray")) == (False, 2)  # solid is the identity alone
     assert (one.count("skb-layer"), two.count("skb-layer")) == (2, 5 + 2)  # a long skip crosses more
+    long, short = (int(start) - int(lift) for start, lift in re.findall(r' d="M\d+ (\d+) C\d+ (-?\d+) ', two))
+    assert long > short  # and its arc rises higher
+    assert re.findall(r'<tspan x="(\d+)"[^>]*>(.*?)</tspan>', one) == [
+        ("360", "identity"),
+        ("96", "block input"),  # at the left end of the line
+        ("624", "block output"),
+        ("360", "short add skip"),
+    ]
     assert '<title id="skip-title">Skip connections of BetaNet</title>' in two
 
 
