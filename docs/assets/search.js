@@ -50,6 +50,12 @@
   function parse(text, data) {
     const parts = [];
     const filters = [];
+    for (const [pattern, facet, value] of data.phrases) {
+      text = text.replace(new RegExp(pattern, "gi"), (...found) => {
+        filters.push([facet, value.replace(/\{([0-9])\}/g, (_, group) => found[group])]);
+        return " ";
+      });
+    }
     const plain = text
       .replace(/\b(arxiv|doi):(?=\s*[0-9])/gi, "")
       .replace(/\b([0-9]{4}\.[0-9]{4,5})v[0-9]+\b/gi, "$1")
@@ -169,7 +175,8 @@
       }
       const { parts, filters } = parse(text, data);
       const allowed = (key) => [...filters, ...chosen].every((filter) => passes(entries.get(key), filter));
-      if (!parts.length) return { found: [...entries.values()].filter((entry) => allowed(entry.key)), unknown: [] };
+      const onlyFilters = filters.length + chosen.length > 0 && parts.every((part) => part.words.every((word) => asides.has(word)));
+      if (!parts.length || onlyFilters) return { found: [...entries.values()].filter((entry) => allowed(entry.key)), unknown: [] };
       const { terms, corrected, unknown } = understand(parts);
       const queries = terms.flatMap((one) => [...one.wordings, ...(one.apart.length > 1 ? [one.apart.join(" ")] : [])]
         .map((wording) => ({ combineWith: "AND", queries: wording.split(" "), prefix: one.prefix })));

@@ -79,9 +79,9 @@ def _sizes(work: Work, field: str) -> list[float]:
 _UNITS = {
     "": 1.0,
     **dict.fromkeys(("k", "K"), 1e3),
-    **dict.fromkeys(("M", "million"), 1e6),
-    **dict.fromkeys(("G", "B", "billion"), 1e9),
-    **dict.fromkeys(("T", "trillion"), 1e12),
+    **dict.fromkeys(("m", "M", "million"), 1e6),
+    **dict.fromkeys(("g", "G", "b", "B", "billion"), 1e9),
+    **dict.fromkeys(("t", "T", "trillion"), 1e12),
 }
 
 
@@ -98,7 +98,38 @@ def printed_macs(text: str | None) -> float | None:
     return None if doubled else printed_number((text or "").replace("GFLOPs", "G").replace("MFLOPs", "M"))
 
 
-_AMOUNT = r"([0-9]{1,15}(?:\.[0-9]{1,9})?|(?<![.])\.[0-9]{1,9})([kKMGBT]?)"
+_LESS, _MORE = "under|below|less than|fewer than", "over|above|more than"
+PHRASES = (
+    (r"\b(?:between|from) ([0-9]{4}) (?:and|to) ([0-9]{4})\b", "year", "{1}..{2}"),
+    (r"\bbefore ([0-9]{4})\b", "year", "<{1}"),
+    (r"\b(?:until|up to) ([0-9]{4})\b", "year", "<={1}"),
+    (r"\bafter ([0-9]{4})\b", "year", ">{1}"),
+    (r"\bsince ([0-9]{4})\b", "year", ">={1}"),
+    *(
+        (pattern.format(words=words, unit=unit), facet, f"{sign}{{1}}")
+        for facet, unit in (("params", "param(?:eter)?s"), ("macs", "macs"))
+        for sign, words in (("<", _LESS), (">", _MORE))
+        for pattern in (
+            r"\b{unit} (?:{words}) ([0-9.]+ ?[kmgbt]?)\b",
+            r"\b(?:{words}) ([0-9.]+ ?[kmgbt]?) {unit}\b",
+        )
+    ),
+)
+"""Filters in plain words, where case is the same: what says so, the filter, and its value from the groups. The search
+page reads them too, so they are written for JavaScript as well."""
+
+
+def spoken(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """``text`` without filters that are said in words, and these: "papers before 1990" has the year ``<1990``."""
+    filters = []
+    for pattern, facet, value in PHRASES:
+        for found in re.finditer(pattern, text, re.IGNORECASE):
+            filters.append((facet, value.format(*found.group(0, *range(1, found.re.groups + 1)))))
+        text = re.sub(pattern, " ", text, flags=re.IGNORECASE)
+    return text, filters
+
+
+_AMOUNT = r"([0-9]{1,15}(?:\.[0-9]{1,9})?|(?<![.])\.[0-9]{1,9})([kKmMgGbBtT]?)"
 
 
 def span(text: str) -> tuple[float, float]:

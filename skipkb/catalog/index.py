@@ -278,6 +278,7 @@ def searched(work: Work) -> dict[str, str]:
     facts += [f"doi {work.doi}, https://doi.org/{work.doi}"] if work.doi else []
     facts += [f"{item.framework} {item.licence or ''} {item.url}" for item in work.code]
     facts += [claim for row in work.survey.rows for claim in (row.datasets.survey, row.code.survey)]
+    facts += ["why skip connections help, why residual learning works"] if work.explanations else []
     texts = {
         "name": " · ".join(names),
         "title": work.title,

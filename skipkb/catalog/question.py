@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from skipkb.catalog.facets import spoken
 from skipkb.catalog.index import query
 from skipkb.catalog.words import LONGEST_RUN, QUESTION_WORDS, joined, words
 
@@ -75,8 +76,8 @@ def identifier(text: str) -> str | None:
 def parse(text: str) -> tuple[list[Part], list[tuple[str, str]]]:
     """Split a query into what stands between its spaces, without any character that has a meaning, and filters."""
     parts: list[Part] = []
-    filters: list[tuple[str, str]] = []
     text = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", " ", text)
+    text, filters = spoken(text)
     text = _REFERENCE.sub(r' "reference \1" ', _MARKS.sub(r"\2", text))
     for token in _TOKEN.finditer(text):
         found = words(token["phrase"] or token["word"] or "")

@@ -14,7 +14,7 @@ from skipkb.catalog.facets import FACETS, NUMBERS, span
 from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
 from skipkb.catalog.question import Question, identifier, parse, sharing_trigrams, understand
-from skipkb.catalog.words import COLUMNS, joined
+from skipkb.catalog.words import COLUMNS, QUESTION_WORDS, joined
 
 if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
@@ -77,8 +77,10 @@ def search(text: str, *, limit: int = 10, **filters: Filter) -> Hits:
         return Hits(tuple(_identified(known, condition, values))[:limit])
     parts, inline = parse(text)
     condition, values = _condition([*inline, *filters.items()])
+    if condition and all(word in QUESTION_WORDS for part in parts for word in part.words):
+        return Hits(tuple(_listed(condition, values, limit)))
     if not parts:
-        return Hits(tuple(_listed(condition, values, limit)) if condition else ())
+        return Hits(())
     question = understand(parts)
     hits: dict[str, Hit] = {}
     for name in dict.fromkeys((joined(question.words), joined(question.corrected))):

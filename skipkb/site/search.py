@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from skipkb.catalog.entry import Work
-from skipkb.catalog.facets import FACETS, NUMBERS
+from skipkb.catalog.facets import FACETS, NUMBERS, PHRASES
 from skipkb.catalog.files import write_text
 from skipkb.catalog.index import facet_values, identifiers, names_of, numbers, searched
 from skipkb.catalog.loading import Catalogue
@@ -25,6 +25,7 @@ def search_data(catalogue: Catalogue) -> str:
         "columns": COLUMNS,
         "facets": list(FACETS),
         "numbers": list(NUMBERS),
+        "phrases": PHRASES,
         "free_text": [name for name, facet in FACETS.items() if facet.part],
         "question_words": sorted(QUESTION_WORDS),
         "longest_run": LONGEST_RUN,
