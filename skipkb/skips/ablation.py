@@ -10,16 +10,20 @@ network without the skip.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from skipkb.skips import recompute
 from skipkb.skips.calls import tensors_of
-from skipkb.skips.capture import plain
-from skipkb.skips.graph import Edge, Operand, Shape, Skip
+from skipkb.skips.capture import eager, plain
+from skipkb.skips.graph import Edge, Operand, Shape, Site, Skip, SkipGraph
 from skipkb.skips.ops import Family, Op, describe
 from skipkb.skips.places import Frames
 
@@ -28,65 +32,85 @@ class AblationError(ValueError):
     """The skips do not belong to this model, or its forward did not pass them."""
 
 
-class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.no_grad is)
+class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
     """Context in which ``skips`` of ``model`` contribute nothing.
+
+    It holds in every thread that calls the model meanwhile, for a compiled model (which runs uncompiled), and for
+    what gradient checkpointing runs again in the backward pass, even when that comes after the context.
 
     Args:
         model: the model that was traced.
-        skips: one skip, one edge of a skip, or several, as ``trace_skips`` found them (gates too).
+        skips: one skip, one edge of a skip, or several, as ``trace_skips`` found them (gates too); or a whole graph,
+            which stands for all of ``graph.skips``.
         drop: ``shortcut`` silences the shortcut; ``residual`` silences every other operand of the merge, so that
             only the shortcut is left.
 
     Raises:
-        AblationError: on entering, a skip names a module that the model lacks or comes from the aten capture; in the
-            forward, an operand has another shape or number than the trace saw; on leaving, a skip was never reached.
+        AblationError: on entering, a skip names a module that the model lacks, comes from the aten capture, or has
+            nothing but shortcuts to drop the residual of; in the forward, an operand has another shape or number than
+            the trace saw, or the model runs where the ablation cannot follow; on leaving, a skip was never reached.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        skips: Skip | Edge | Iterable[Skip | Edge],
+        skips: SkipGraph | Skip | Edge | Iterable[Skip | Edge],
         *,
         drop: Literal["shortcut", "residual"] = "shortcut",
     ) -> None:
-        plain(super()).__init__()
         if drop not in ("shortcut", "residual"):
             raise ValueError(f"drop must be 'shortcut' or 'residual', not {drop!r}")
         self._model = getattr(model, "_orig_mod", model)
-        chosen = [skips] if isinstance(skips, (Skip, Edge)) else list(skips)
-        modules = dict(self._model.named_modules())
+        self._modules = dict(self._model.named_modules())
+        self._names = {id(module): name for name, module in self._modules.items()}
         self._cuts: dict[tuple[str, int, str, int], dict[int, tuple[Operand, Shape | None]]] = {}
-        for skip in chosen:
+        for skip in _chosen(skips):
             for operand, shape in _operands(skip, drop):
+                self._check(operand.site)
                 site = operand.site
-                if site.op.startswith("aten."):
-                    raise AblationError(
-                        f"{site} is an aten operator, below autograd, and cannot be switched off; "
-                        "trace the model with capture='function'"
-                    )
-                if site.module not in modules and ".(" not in f".{site.module}":
-                    raise AblationError(
-                        f"{type(self._model).__name__} has no module {site.module!r}: "
-                        f"the skip {operand.site} was traced on another model"
-                    )
                 key = (site.module, site.call, site.op, site.nth)
                 self._cuts.setdefault(key, {})[operand.position] = (operand, shape)
         self._ops = {key[2] for key in self._cuts}
-        self._frames = Frames(self._model, modules, leave=self._left)
         self._met: set[Operand] = set()
         self._ran = False
-        self._known: dict[Any, Op] = {}
+        self._runs: dict[int, _Run] = {}
+        """By thread."""
+        self._handles: list[Any] = []
+        self._watching = 0
+        self._stance: Any = None
+        self._home: _Run | None = None
+        self._lock = threading.Lock()
+
+    def _check(self, site: Site) -> None:
+        if site.op.startswith("aten."):
+            raise AblationError(
+                f"{site} is an aten operator, below autograd, and cannot be switched off; "
+                "trace the model with capture='function'"
+            )
+        if site.module not in self._modules and ".(" not in f".{site.module}":
+            raise AblationError(
+                f"{type(self._model).__name__} has no module {site.module!r}: "
+                f"the skip {site} was traced on another model"
+            )
 
     def __enter__(self) -> ablate:
+        if self._home is not None:
+            raise AblationError("this ablation is entered already; make another one to nest it")
         self._met.clear()
         self._ran = False
-        self._frames.__enter__()
-        plain(super()).__enter__()
+        self._stance = eager()
+        self._stance.__enter__()
+        self._watch()
+        self._home = _Run(self, self._new_frames())
+        self._home.__enter__()
         return self
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        plain(super()).__exit__(kind, *rest)
-        self._frames.__exit__()
+        assert self._home is not None
+        self._home.__exit__(kind, *rest)
+        self._home = None
+        self._unwatch()
+        self._stance.__exit__(kind, *rest)
         if kind is None and self._ran:
             missed = {operand for cut in self._cuts.values() for operand, _ in cut.values()} - self._met
             if missed:
@@ -96,18 +120,91 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
                     "(train or eval) and with the inputs you run it with, with capture='function'"
                 )
 
+    def carried(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, to be run later as if it were called here and now."""
+        run = self._runs.get(threading.get_ident())
+        if run is None:
+            return function
+        place = run.frames.copy()
+
+        def again(*args: Any, **kwargs: Any) -> Any:
+            with self._watched(), _Run(self, place.copy()):
+                return function(*args, **kwargs)
+
+        return again
+
+    # -- following the calls of modules, in every thread
+
+    def _new_frames(self) -> Frames:
+        return Frames(self._model, self._modules, leave=self._left)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._watch()
+        try:
+            yield
+        finally:
+            self._unwatch()
+
+    def _watch(self) -> None:
+        recompute.enter(self)
+        with self._lock:
+            self._watching += 1
+            if self._watching == 1:
+                self._handles = [
+                    register_module_forward_pre_hook(self._before),
+                    register_module_forward_hook(self._after, always_call=True),
+                ]
+
+    def _unwatch(self) -> None:
+        recompute.leave(self)
+        with self._lock:
+            self._watching -= 1
+            if not self._watching:
+                for handle in self._handles:
+                    handle.remove()
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        if torch.compiler.is_compiling():
+            raise AblationError("a model is compiled while its skips are switched off; compile it before, or after")
+        if getattr(module, "_is_replica", False):
+            raise AblationError("DataParallel runs copies of the model, which no ablation reaches; call its module")
+        run = self._runs.get(threading.get_ident())
+        path = self._names.get(id(module))
+        if run is None:
+            if path is None:
+                return
+            run = _Run(self, self._new_frames(), passing=True)
+            run.__enter__()
+        elif path is not None and not run.frames.inside and not run.frames.current.call and recompute.in_backward():
+            self._refuse(path)
+        run.frames.before(module, args)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        run = self._runs.get(threading.get_ident())
+        if run is not None:
+            run.frames.after(module, args, output)
+            if run.passing and not run.frames.inside:
+                run.__exit__(None, None, None)
+
+    def _refuse(self, path: str) -> None:
+        """A module runs again in the backward pass, and nothing says in which place of the forward pass."""
+        for site, *_ in self._cuts:
+            if f"{site}.".startswith(f"{path}.") or f"{path}.".startswith(f"{site}.") or not site or not path:
+                raise AblationError(
+                    f"{path or type(self._model).__name__} is run again in the backward pass, by other means than "
+                    "torch.utils.checkpoint, and the ablation cannot follow; turn the recomputation off"
+                )
+
     def _left(self, module: nn.Module, args: Any, output: Any) -> None:
         if module is self._model and output is not None:
             self._ran = True
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        op = self._known.get(func)
-        if op is None:
-            op = self._known[func] = describe(func)
-        if op.name not in self._ops:
-            return func(*args, **kwargs)
-        frame = self._frames.current
+    # -- cutting
+
+    def apply(self, run: _Run, op: Op, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call ``func`` with neutral operands in place of those that are cut."""
+        frame = run.frames.current
         cut = self._cuts.get((frame.path, frame.call, op.name, frame.next(op.name)))
         if cut is None:
             return func(*args, **kwargs)
@@ -125,6 +222,50 @@ class ablate(TorchFunctionMode):  # noqa: N801  (used like a function, as torch.
         return _call(func, args, kwargs, found, neutral, op.writes)
 
 
+class _Run(TorchFunctionMode):
+    """The ablation at work in one thread, from one place of the model on."""
+
+    def __init__(self, owner: ablate, frames: Frames, *, passing: bool = False) -> None:
+        plain(super()).__init__()
+        self.frames = frames
+        self.passing = passing
+        """Ends with the outermost call of a module."""
+        self._owner = owner
+        self._known: dict[Any, Op] = {}
+        self._before: _Run | None = None
+
+    def __enter__(self) -> _Run:
+        runs = self._owner._runs
+        self._before = runs.get(threading.get_ident())
+        runs[threading.get_ident()] = self
+        plain(super()).__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        plain(super()).__exit__(*exc)
+        if self._before is None:
+            del self._owner._runs[threading.get_ident()]
+        else:
+            self._owner._runs[threading.get_ident()] = self._before
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        op = self._known.get(func)
+        if op is None:
+            op = self._known[func] = describe(func)
+        if op.name not in self._owner._ops or self._owner._runs.get(threading.get_ident()) is not self:
+            return func(*args, **kwargs)
+        return self._owner.apply(self, op, func, args, kwargs)
+
+
+def _chosen(skips: SkipGraph | Skip | Edge | Iterable[Skip | Edge]) -> list[Skip | Edge]:
+    if isinstance(skips, SkipGraph):
+        if not skips.skips:
+            raise AblationError(f"the graph of {skips.model} has no skips to switch off")
+        return list(skips.skips)
+    return [skips] if isinstance(skips, (Skip, Edge)) else list(skips)
+
+
 def _operands(skip: Skip | Edge, drop: str) -> list[tuple[Operand, Shape | None]]:
     if isinstance(skip, Edge):
         if drop == "residual":
@@ -134,6 +275,8 @@ def _operands(skip: Skip | Edge, drop: str) -> list[tuple[Operand, Shape | None]
         raise TypeError(f"ablate takes skips as trace_skips finds them, not {type(skip).__name__}")
     if drop == "shortcut":
         return [(edge.operand, edge.shape) for edge in skip.edges]
+    if not skip.others:
+        raise AblationError(f"every operand of {skip.merge} is a shortcut: there is no residual to drop")
     return [(operand, None) for operand in skip.others]
 
 

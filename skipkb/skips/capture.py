@@ -7,8 +7,12 @@ even TorchScript. They share the recorder and nothing else, so each checks the o
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.overrides import TorchFunctionMode
@@ -175,3 +179,13 @@ def tensors_in(value: Any) -> list[Tensor]:
 def plain(parent: Any) -> Any:
     """PyTorch's modes carry no types; this says so once."""
     return parent
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """What is under torch.compile runs uncompiled while it is watched."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -27,6 +27,12 @@ class Frame:
         self.module = module
         self.counts: dict[str, int] = {}
 
+    def copy(self) -> Frame:
+        """The same call, to go on from."""
+        twin = Frame(self.path, self.call, self.module)
+        twin.counts = self.counts.copy()
+        return twin
+
     def next(self, op: str) -> int:
         """Number of this use of ``op`` inside this call, from 1."""
         nth = self.counts.get(op, 0) + 1
@@ -64,8 +70,28 @@ class Frames:
             handle.remove()
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        if threading.get_ident() != self._thread or torch.compiler.is_compiling():
-            return
+        if threading.get_ident() == self._thread and not torch.compiler.is_compiling():
+            self.before(module, args)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread and not torch.compiler.is_compiling():
+            self.after(module, args, output)
+
+    @property
+    def inside(self) -> bool:
+        """Whether a module is being called."""
+        return bool(self._stack)
+
+    def copy(self) -> Frames:
+        """The same place in the model, to go on from."""
+        twin = Frames(self.root, {}, self._enter, self._leave)
+        twin.names = self.names
+        twin.calls = self.calls.copy()
+        twin.current = self.current.copy()
+        return twin
+
+    def before(self, module: nn.Module, args: Any) -> None:
+        """A module is about to be called."""
         if module is self.root:  # sites are counted per forward pass of the model
             self.calls.clear()
         path = self.names.get(id(module))
@@ -77,9 +103,8 @@ class Frames:
         if self._enter is not None:
             self._enter(module, args)
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() != self._thread or torch.compiler.is_compiling():
-            return
+    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A module has been called."""
         if self.current.module is not module:
             return
         if self._leave is not None:

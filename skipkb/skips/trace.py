@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from skipkb.skips.analysis import Analysis
-from skipkb.skips.capture import DispatchCapture, FunctionCapture, tensors_in
+from skipkb.skips.capture import DispatchCapture, FunctionCapture, eager, tensors_in
 from skipkb.skips.graph import Lost, SkipGraph
 from skipkb.skips.guard import Guard, random_state
 from skipkb.skips.inputs import TraceError, prepare
@@ -109,7 +108,7 @@ def _run(
     )
     mode = torch.is_grad_enabled()
     try:
-        with random_state(), torch.set_grad_enabled(grad), _eager(), _uncollected(), watch:
+        with random_state(), torch.set_grad_enabled(grad), eager(), _uncollected(), watch:
             model(*args, **kwargs)
     except Exception as error:
         error.add_note(f"raised in the forward of {type(model).__name__} while trace_skips watched it")
@@ -147,13 +146,3 @@ def _uncollected() -> Iterator[None]:
     finally:
         if on:
             gc.enable()
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Submodules under torch.compile run uncompiled while they are watched."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
