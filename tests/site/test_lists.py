@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -306,6 +308,18 @@ def test_what_search_engines_read_of_a_work(page: dict[str, str]) -> None:
     assert "license" not in beta["workExample"][0]
     assert "workExample" not in gamma  # its only repository is by others
     assert "sameAs" not in delta
+
+
+def test_the_exported_list_gives_code_of_the_authors_alone(page: dict[str, str]) -> None:
+    rows = {row["key"]: row for row in csv.DictReader(io.StringIO(page["catalog.csv"]))}
+    assert {key: (row["official_code"], row["framework"], row["licence"]) for key, row in rows.items()} == {
+        "alpha": ("https://github.com/doe/alpha", "PyTorch", "MIT"),
+        "beta": ("https://example.com/beta", "Caffe", ""),
+        "gamma": ("", "", ""),
+        "delta": ("https://github.com/roe/delta", "Theano, Lasagne", ""),
+        "epsilon": ("", "", ""),
+        "zeta": ("https://github.com/roe/zeta; https://github.com/roe/zeta-old", "PyTorch; Caffe", "BSD-3-Clause; MIT"),
+    }
 
 
 def test_what_search_engines_read_of_the_catalogue(page: dict[str, str]) -> None:
