@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="replace files of these names that are not an earlier export")
 
     sub = command("new", _new, "Start a method: entry, model file and notebook to fill in.")
-    sub.add_argument("key", help="lower-case key, such as squeeze-excite")
+    sub.add_argument("key", help="lower-case key, such as squeeze_excite")
     sub.add_argument("--folder", default="classification", help="folder of the catalogue (classification)")
     sub.add_argument("--name", default=None, help="name as people write it (the key)")
     return parser

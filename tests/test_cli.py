@@ -276,9 +276,9 @@ def test_new(skip: Callable[..., Run], checkout: Path) -> None:
     assert code == 0
     created = [Path(line.removeprefix("created ")) for line in out.splitlines()[:-1]]
     assert {path.relative_to(checkout).as_posix() for path in created} >= {
-        "catalog/detection/fresh-idea.yaml",
+        "catalog/detection/fresh_idea.yaml",
         "skipkb/models/detection/fresh_idea.py",
-        "notebooks/detection/fresh-idea.ipynb",
+        "notebooks/detection/fresh_idea.ipynb",
     }
     assert all(path.is_file() for path in created)
     before = created[0].read_bytes()
@@ -288,7 +288,7 @@ def test_new(skip: Callable[..., Run], checkout: Path) -> None:
     assert created[0].read_bytes() == before
     code, out, _ = skip("check")
     assert code == 1
-    assert "detection/fresh-idea.yaml:5:15: contribution: " in out
+    assert "detection/fresh_idea.yaml:5:15: contribution: " in out
     made = json.loads(skip("new", "other", "--folder", "theory", "--json")[1])
     assert made[0] == str(checkout / "catalog" / "theory" / "other.yaml")
 

@@ -360,7 +360,8 @@ class Entry(Model):
     """A paragraph in our own words."""
     paper: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][\w:-]*$")]
     """Key of the publication in references.bib, which alone holds title, authors, venue, year and identifiers."""
-    survey: Survey
+    survey: Survey = Survey()
+    """Left out for a work that the survey does not name."""
     errata: list[Erratum] = []
     tasks: list[Task]
     datasets: list[Line] = []
@@ -434,6 +435,8 @@ class SurveyFile(Model):
     arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")]
     references: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z][\w:-]*$")]], Field(min_length=1)]
     """BibTeX keys in the order of the survey's numbered list; a work that it lists twice stands here twice."""
+    sections: list[Line]
+    """Numbers of its sections other than the themes and explanations."""
     themes: dict[Theme, Line]
     explanations: dict[Explanation, Line]
     tables: Annotated[list[SurveyTable], Field(min_length=4, max_length=4)]

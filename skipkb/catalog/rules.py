@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -67,9 +68,17 @@ def _check_rows(
             if (row.table, key) not in listed:
                 message = f"survey.yaml lists no row {key!r} in table {row.table!r}; add it in the survey's order"
                 problems.append(documents[key].problem(("survey", "rows", index, "table"), message))
-        if not work.survey.rows and not work.survey.sections:
-            message = "the entry is in no table row and no section of the survey"
+        if "survey" in documents[key].data and not work.survey.rows and not work.survey.sections:
+            message = "neither a table row nor a section; a work that the survey does not name has no `survey` key"
             problems.append(documents[key].problem(("survey",), message))
+        for index, section in enumerate(work.survey.sections):
+            if section not in (known := _sections(survey)):
+                message = f"the survey has no section {section!r}; sections: {', '.join(known)}"
+                problems.append(documents[key].problem(("survey", "sections", index), message))
+
+
+def _sections(survey: SurveyFile) -> list[str]:
+    return [*survey.sections, *survey.themes, *survey.explanations]
 
 
 def _check_names(works: Mapping[str, Work], documents: Mapping[str, Document], problems: list[Problem]) -> None:
@@ -219,6 +228,24 @@ def _check_implementation(work: Work, document: Document, problems: list[Problem
     for path, test in _test_paths(work):
         if reason := missing_test(test):
             problems.append(document.problem(path, reason))
+    own = f"{PACKAGE.name}.models.{work.folder}.{work.key}:"
+    if any(variant.build.startswith(own) for variant in work.variants):
+        problems += [document.problem(("variants",), reason) for reason in _missing_files(work)]
+
+
+def _missing_files(work: Work) -> Iterable[str]:
+    """What a method that runs must have beside its model; a wheel carries neither notebooks nor tests."""
+    if (PACKAGE / "_catalog").is_dir():
+        return
+    test = f"tests/models/test_{work.key}.py"
+    if not (PACKAGE.parent / test).is_file():
+        yield f"there is no {test} with the property that the paper is about"
+    notebook = f"notebooks/{work.folder}/{work.key}.ipynb"
+    file = PACKAGE.parent / notebook
+    if not file.is_file():
+        yield f"there is no {notebook}"
+    elif re.search(r"\bTODO\b", file.read_text(encoding="utf-8")):
+        yield f"{notebook} is still to be written: it says TODO"
 
 
 def _import_paths(work: Work) -> Iterable[tuple[KeyPath, str]]:

@@ -19,9 +19,10 @@ contribution: TODO one line, what the work changed
 description: >
   TODO a paragraph in your own words.
 paper: TODO  # key of the record that you add to catalog/references.bib
+# TODO: a work that the survey does not name has no `survey` key: delete these three lines then
 survey:
-  reference: 1  # TODO number in the survey's reference list
-  sections: []  # TODO such as IV.A; for a table row add `rows` here and the key to catalog/survey.yaml
+  reference: TODO  # number in the survey's reference list
+  sections: [TODO]  # such as IV.A; for a table row add `rows` here and the key to catalog/survey.yaml
 tasks: [{folder}]
 skips:
   - start: TODO
@@ -32,16 +33,16 @@ skips:
 variants:
   - name: {key}
     title: {name_in_yaml}
-    build: skipkb.models.{folder}.{module}:{function}
+    build: skipkb.models.{folder}.{key}:{key}
     input: [1, 3, 224, 224]
     output: [1, 1000]
-    parameters: 0  # TODO exact
-    macs: 0  # TODO exact; `skipkb smoke {key}` prints what it counted
+    parameters: TODO  # exact
+    macs: TODO  # exact; `skipkb smoke {key}` prints what it counted
 smoke:
-  build: skipkb.models.{folder}.{module}:{function}
+  build: skipkb.models.{folder}.{key}:{key}
   input: [4, 3, 32, 32]
   data: classification
-  objective: skipkb.models.{folder}.{module}:objective
+  objective: skipkb.models.{folder}.{key}:objective
 """
 
 _MODEL = '''\
@@ -75,7 +76,7 @@ class {cls}(nn.Module):
         raise NotImplementedError
 
 
-def {function}(*, num_classes: int = 1000) -> {cls}:
+def {key}(*, num_classes: int = 1000) -> {cls}:
     """TODO the published configuration, with its table."""
     return {cls}(num_classes=num_classes)
 
@@ -88,7 +89,7 @@ def objective(output: Tensor, target: Tensor) -> Tensor:
 _CELLS = [
     ("markdown", "# {name}\n\nTODO the idea of the paper, shown with its running code."),
     ("code", "import torch\n\ntorch.manual_seed(0)\ntorch.set_num_threads(1);"),
-    ("code", "from skipkb.models.{folder}.{module} import {function}\n\nmodel = {function}()"),
+    ("code", "from skipkb.models.{folder}.{key} import {key}\n\nmodel = {key}()"),
     ("markdown", "## Take the skip away\n\nTODO what it costs."),
 ]
 
@@ -99,12 +100,12 @@ def scaffold(root: Path, key: str, *, folder: str, name: str | None = None) -> l
     Raises:
         ValueError: for a key or folder that cannot be, or a file that exists already (nothing is then written).
     """
-    module = key.replace("-", "_")
-    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", key) or len(key) > 60:
+    key = key.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", key) or len(key) > 60:
         raise ValueError(
-            f"key {key!r}: use lower-case letters, digits and single hyphens, starting with a letter, at most 60"
+            f"key {key!r}: use lower-case letters, digits and single underscores, starting with a letter, at most 60"
         )
-    if keyword.iskeyword(module):
+    if keyword.iskeyword(key):
         raise ValueError(f"key {key!r} is a word of Python's own and cannot name a module")
     if folder not in FOLDERS:
         raise ValueError(f"there is no folder {folder!r}; folders: {', '.join(FOLDERS)}")
@@ -116,12 +117,10 @@ def scaffold(root: Path, key: str, *, folder: str, name: str | None = None) -> l
         "name": name,
         "name_in_yaml": _as_yaml(name),
         "folder": folder,
-        "module": module,
-        "function": module,
-        "cls": "".join(part.capitalize() for part in re.split("[-_]", key)),
+        "cls": "".join(part.capitalize() for part in key.split("_")),
     }
     cells: list[dict[str, object]] = [
-        {"cell_type": kind, "id": f"{module[:40]}-{number}", "metadata": {}, "source": text.format(**words)}
+        {"cell_type": kind, "id": f"{key[:40]}-{number}", "metadata": {}, "source": text.format(**words)}
         | ({"execution_count": None, "outputs": []} if kind == "code" else {})
         for number, (kind, text) in enumerate(_CELLS)
     ]
@@ -133,7 +132,7 @@ def scaffold(root: Path, key: str, *, folder: str, name: str | None = None) -> l
     }
     files = {
         root / "catalog" / folder / f"{key}.yaml": _ENTRY.format(**words),
-        root / "skipkb" / "models" / folder / f"{module}.py": _MODEL.format(**words),
+        root / "skipkb" / "models" / folder / f"{key}.py": _MODEL.format(**words),
         root / "notebooks" / folder / f"{key}.ipynb": json.dumps(notebook, indent=1) + "\n",
     }
     for path in (*files, *(root / "catalog" / other / f"{key}.yaml" for other in FOLDERS)):

@@ -14,9 +14,9 @@ COLUMNS = {
 
 QUESTION_WORDS = frozenset((
     "a", "about", "al", "an", "and", "are", "as", "at", "by", "can", "did", "do", "does", "et", "for", "from", "has",
-    "have", "how", "i", "in", "instead", "is", "it", "of", "on", "or", "paper", "papers", "plus", "that", "the", "there",
-    "this", "to",
-    "used", "uses", "using", "was", "were", "what", "when", "where", "which", "who", "why", "with",
+    "have", "how", "i", "in", "instead", "is", "it", "of", "on", "or", "paper", "papers", "plus", "that", "the",
+    "there", "this", "to", "used", "uses", "using", "was", "were", "what", "when", "where", "which", "who", "why",
+    "with",
 ))  # fmt: skip
 """Words that say nothing about a work; a query of nothing else is looked up all the same."""
 

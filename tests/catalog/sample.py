@@ -83,7 +83,7 @@ def write(
         paper = entry["paper"]
         written = entry | {"paper": paper["bibtex"]}
         path.write_text(yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=10_000), encoding="utf-8")
-        for row in entry["survey"].get("rows", []):
+        for row in entry.get("survey", {}).get("rows", []):
             listed[row["table"]].append(entry["key"])
         references.append(
             REFERENCE.format(
@@ -102,6 +102,7 @@ def write(
         "arxiv": "2405.01725",
         "references": cited,
         "hosts": ["arxiv.org", "doi.org", "example.com", "sub.example.com"],
+        "sections": ["I", "II", "III", "IV.B", "IV.C", "IV.D", "IV.E", "V.B"],
         "themes": {"IV.A": "From short to long"},
         "explanations": {"V.A": "Information flow"},
         "tables": [

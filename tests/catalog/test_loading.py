@@ -338,7 +338,9 @@ def test_a_row_listed_twice_and_too_many_rows(problems_of: Problems, directory: 
 def test_an_entry_in_no_row_and_no_section(problems_of: Problems, directory: Path) -> None:
     found = problems_of(sample.work(survey={"reference": 1}))
     at = place(directory, "reference: 1")
-    assert found == [f"{at}: survey: the entry is in no table row and no section of the survey"]
+    assert found == [
+        f"{at}: survey: neither a table row nor a section; a work that the survey does not name has no `survey` key"
+    ]
 
 
 def test_reference_numbers(problems_of: Problems, directory: Path) -> None:
@@ -486,3 +488,30 @@ def test_numbers_in_exponent_form(problems_of: Problems, directory: Path) -> Non
     smoke = loading.load(directory).entries["alpha"].smoke
     assert smoke is not None
     assert (smoke.learning_rate, smoke.kwargs) == (0.001, {"drop": 0.05})
+
+
+def test_a_work_outside_the_survey_has_no_survey_key(directory: Path) -> None:
+    outside = sample.work("beta")
+    del outside["survey"]
+    sample.write(directory, sample.work("alpha"), outside, rows={"classification": ["alpha"]})
+    assert loading.read(directory)[1] == []
+
+
+def test_a_section_that_the_survey_does_not_have(directory: Path) -> None:
+    entry = sample.work()
+    entry["survey"]["sections"] = ["III", "IX"]
+    sample.write(directory, entry)
+    (problem,) = loading.read(directory)[1]
+    assert problem.key_path == "survey.sections[1]"
+    assert (
+        problem.message
+        == "the survey has no section 'IX'; sections: I, II, III, IV.B, IV.C, IV.D, IV.E, V.B, IV.A, V.A"
+    )
+
+
+def test_python_m_skipkb_is_the_command() -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "skipkb", "cite", "unet"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("@inproceedings{ronneberger2015unet")

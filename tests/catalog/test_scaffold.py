@@ -10,7 +10,7 @@ import pytest
 import sample
 import yaml
 
-from skipkb.catalog import loading
+from skipkb.catalog import loading, rules
 from skipkb.catalog.scaffold import scaffold
 
 
@@ -19,16 +19,16 @@ def files_under(root: Path) -> list[str]:
 
 
 def test_entry_model_and_notebook(tmp_path: Path) -> None:
-    created = scaffold(tmp_path, "squeeze-excite", folder="classification", name="SE-Net (2018)")
+    created = scaffold(tmp_path, "squeeze_excite", folder="classification", name="SE-Net (2018)")
     assert [path.relative_to(tmp_path).as_posix() for path in created] == [
-        "catalog/classification/squeeze-excite.yaml",
+        "catalog/classification/squeeze_excite.yaml",
         "skipkb/models/classification/squeeze_excite.py",
-        "notebooks/classification/squeeze-excite.ipynb",
+        "notebooks/classification/squeeze_excite.ipynb",
         "skipkb/models/classification/__init__.py",
     ]
     assert files_under(tmp_path) == sorted(path.relative_to(tmp_path).as_posix() for path in created)
     entry = yaml.safe_load(created[0].read_text())
-    assert (entry["key"], entry["name"]) == ("squeeze-excite", "SE-Net (2018)")
+    assert (entry["key"], entry["name"]) == ("squeeze_excite", "SE-Net (2018)")
     tree = ast.parse(created[1].read_text())
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert defined == {"SqueezeExcite", "squeeze_excite", "objective"}
@@ -51,7 +51,8 @@ def test_check_says_what_is_still_missing(tmp_path: Path) -> None:
     problems = [p for p in loading.read(tmp_path / "catalog")[1] if p.file == "classification/fresh.yaml"]
     found = {p.key_path: p for p in problems}
     skip = {"skips[0].start", "skips[0].end", "skips[0].shortcut"}
-    assert set(found) == {"contribution", "description", "paper", *skip}
+    figures = {"survey.reference", "survey.sections[0]", "variants[0].parameters", "variants[0].macs"}
+    assert set(found) == {"contribution", "description", "paper", *skip, *figures}
     for problem in problems:
         assert problem.message.endswith("still to be filled in")
         assert "TODO" in "\n".join(text.splitlines()[problem.line - 1 : problem.line + 1])[problem.column - 1 :]
@@ -64,7 +65,12 @@ def test_check_after_the_text_is_filled_in(tmp_path: Path) -> None:
     text = path.read_text().replace("paper: TODO", "paper: doe2015alpha")
     path.write_text(text.replace(": TODO", ": done").replace("  TODO a paragraph", "  A paragraph"))
     messages = [p.message for p in loading.read(tmp_path / "catalog")[1]]
-    assert "the entry is in no table row and no section of the survey" in messages
+    assert messages == ["'TODO': still to be filled in"], "the section in brackets"
+    text = text.replace("parameters: TODO", "parameters: 12").replace("macs: TODO", "macs: 12")
+    text = text[: text.index("# TODO: a work")] + text[text.index("tasks:") :]
+    path.write_text(text.replace(": TODO", ": done").replace("  TODO a paragraph", "  A paragraph"))
+    messages = [p.message for p in loading.read(tmp_path / "catalog")[1] if p.file == "classification/fresh.yaml"]
+    assert not [message for message in messages if "survey" in message], "it is a work that the survey does not name"
     assert "there is no module 'skipkb.models.classification.fresh'" in messages  # it was written elsewhere
     path.write_text(text.replace(": TODO", ": done").replace("  TODO a paragraph", "  A paragraph") + "bibtex: x\n")
     assert "unknown key" in loading.read(tmp_path / "catalog")[1][0].message
@@ -95,7 +101,7 @@ def test_a_key_of_another_folder(tmp_path: Path) -> None:
     [
         *(
             (key, "theory", None)
-            for key in ("Fresh", "../fresh", "a b", "", "9lives", "a--b", "ä", "fresh\n", "x" * 61)
+            for key in ("Fresh", "../fresh", "a b", "", "9lives", "a--b", "a_", "ä", "fresh\n", "x" * 61)
         ),
         *((key, "theory", None) for key in ("class", "lambda")),
         *(("fresh", folder, None) for folder in ("nowhere", "../theory", "")),
@@ -121,3 +127,36 @@ def test_keys_that_yaml_would_take_for_something_else(tmp_path: Path, key: str) 
     entry, *_ = scaffold(tmp_path, key, folder="theory")
     data = yaml.safe_load(entry.read_text("utf-8"))
     assert (data["key"], data["variants"][0]["name"]) == (key, key)
+
+
+def test_a_hyphen_becomes_an_underscore_as_in_all_keys(tmp_path: Path) -> None:
+    entry, model, notebook, _ = scaffold(tmp_path, "squeeze-excite", folder="classification")
+    assert {path.stem for path in (entry, model, notebook)} == {"squeeze_excite"}
+    assert yaml.safe_load(entry.read_text())["key"] == "squeeze_excite"
+
+
+@pytest.mark.parametrize("missing", ["test", "notebook", "text"])
+def test_check_sees_a_missing_test_and_a_missing_or_unwritten_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(rules, "PACKAGE", tmp_path / "skipkb")
+    work = sample.running(1000, key="fresh")
+    for part, name in ((work["variants"][0], "build"), (work["smoke"], "build"), (work["smoke"], "objective")):
+        part[name] = "skipkb.models.classification.fresh:fresh"
+    sample.write(tmp_path / "catalog", work)
+    files = {
+        "skipkb/models/classification/fresh.py": "def fresh(): ...",
+        "tests/models/test_fresh.py": "",
+        "notebooks/classification/fresh.ipynb": "{}" if missing != "text" else "TODO the idea",
+    }
+    for name, text in files.items():
+        if missing not in name:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+    (problem,) = loading.read(tmp_path / "catalog")[1]
+    expected = {
+        "test": "there is no tests/models/test_fresh.py with the property that the paper is about",
+        "notebook": "there is no notebooks/classification/fresh.ipynb",
+        "text": "notebooks/classification/fresh.ipynb is still to be written: it says TODO",
+    }
+    assert problem.message == expected[missing]
