@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,41 +45,56 @@ def load_weights(model: nn.Module, name: str) -> None:
     elif re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", name):
         state = _read(_from_hub(name))
     else:
-        raise WeightsError(f"{name!r} is no OWNER/REPOSITORY of the hub, no torchvision/NAME and no file of weights")
+        raise WeightsError(f"{name!r} is not OWNER/REPOSITORY of the hub, torchvision/NAME or a file of weights")
     _load(model, state, name)
 
 
 def _from_hub(name: str) -> Path:
-    """The weights file of a repository of the hub: cached, or downloaded into the cache."""
+    """The weights file of a repository of the hub: from the cache, else downloaded into it."""
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
     repository, _, revision = name.partition("@")
     for file in _FILES:
+        with contextlib.suppress(OSError, EntryNotFoundError):  # not there, or not all of it
+            return _checked(
+                Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=True)), name
+            )
+    offline = constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
+    if offline or not _reachable(constants.ENDPOINT):
+        raise WeightsError(
+            f"{name} is not in the cache ({constants.HF_HUB_CACHE}), and the hub cannot be asked: "
+            f"{'HF_HUB_OFFLINE is set' if offline else 'no connection'}. Download it where there "
+            f"is a network (hf download {repository}) and copy the cache, or pass the path of a file"
+        )
+    for file in _FILES:
         try:
             path = Path(hf_hub_download(repository, file, revision=revision or None))
-        except LocalEntryNotFoundError as error:
-            if file != _FILES[-1] and constants.HF_HUB_OFFLINE:
-                continue  # the cache may hold the other format
-            raise WeightsError(
-                f"{name} is not in the cache ({constants.HF_HUB_CACHE}), and the hub cannot be asked: "
-                f"{'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else 'no connection'}. Download it where there "
-                f"is a network (hf download {repository}) and copy the cache, or pass the path of a file"
-            ) from error
         except RepositoryNotFoundError as error:
             raise WeightsError(f"the hub has no repository {repository} that you may read") from error
         except EntryNotFoundError:
             continue
         except (HfHubHTTPError, OSError) as error:
             raise WeightsError(f"{name} could not be downloaded: {error}") from error
-        _check_hash(path, name)
-        return path
+        return _checked(path, name)
     raise WeightsError(f"{repository} has none of {', '.join(_FILES)}")
+
+
+def _reachable(address: str) -> bool:
+    """Whether a server answers at all; the hub's own client would try for half a minute. A proxy is not asked."""
+    place = urlsplit(address)
+    if getproxies().get(place.scheme):
+        return True
+    try:
+        socket.create_connection((place.hostname or "", place.port or 443), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _checked(path: Path, name: str) -> Path:
+    _check_hash(path, name)
+    return path
 
 
 def _check_hash(path: Path, name: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import huggingface_hub.constants as hub
 import pytest
 import timm
@@ -134,7 +135,7 @@ def test_weights_of_another_model(tmp_path: Path, timms: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "a/b/c", "../x", "timm/"])
 def test_names_that_are_none(name: str) -> None:
-    with pytest.raises(WeightsError, match="is no OWNER/REPOSITORY"):
+    with pytest.raises(WeightsError, match="is not OWNER/REPOSITORY"):
         skipkb.create_model("resnet18", weights=name)
 
 
@@ -150,3 +151,32 @@ def test_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(model.state_dict(), dict(theirs.state_dict()))
     with pytest.raises(WeightsError, match="torchvision has no weights"):
         skipkb.create_model("resnet18", weights="torchvision/ResNet18_Weights.NONE")
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "https://nobody.invalid"])
+def test_without_a_network_it_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """The hub's client is not asked: it would try again and again."""
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "ENDPOINT", endpoint)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    asked = []
+    download = huggingface_hub.hf_hub_download
+
+    def ask(*arguments: object, **options: object) -> object:
+        asked.append(options.get("local_files_only", False))
+        return download(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", ask)
+    with pytest.raises(WeightsError, match="the hub cannot be asked: no connection"):
+        skipkb.create_model("resnet18", weights="timm/resnet18.a1_in1k")
+    assert asked == [True, True], "only the cache was looked at"
+
+
+def test_the_variable_is_honoured_when_it_is_set_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        skipkb.create_model("resnet18", weights="timm/resnet18.a1_in1k")
