@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from skipkb.skips import recompute
+from skipkb.skips import carrying
 from skipkb.skips.calls import tensors_of
 from skipkb.skips.capture import eager, plain
 from skipkb.skips.graph import Edge, Operand, Shape, Site, Skip, SkipGraph
@@ -35,8 +35,9 @@ class AblationError(ValueError):
 class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
     """Context in which ``skips`` of ``model`` contribute nothing.
 
-    It holds in every thread that calls the model meanwhile, for a compiled model (which runs uncompiled), and for
-    what gradient checkpointing runs again in the backward pass, even when that comes after the context.
+    It holds in this thread, in threads it starts and pools it hands a task to meanwhile; for a compiled model (which
+    runs uncompiled); and for what gradient checkpointing runs again in the backward pass, even after the context.
+    Other threads that use the model meanwhile see it untouched.
 
     Args:
         model: the model that was traced.
@@ -79,6 +80,7 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
         self._watching = 0
         self._stance: Any = None
         self._home: _Run | None = None
+        self._entered = 0
         self._lock = threading.Lock()
 
     def _check(self, site: Site) -> None:
@@ -98,6 +100,7 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
             raise AblationError("this ablation is entered already; make another one to nest it")
         self._met.clear()
         self._ran = False
+        self._entered += 1
         self._stance = eager()
         self._stance.__enter__()
         self._watch()
@@ -120,18 +123,33 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
                     "(train or eval) and with the inputs you run it with, with capture='function'"
                 )
 
-    def carried(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, to be run later as if it were called here and now."""
+    # -- handed on (see ``carrying``)
+
+    def again(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, to be run later from this place of the forward on."""
         run = self._runs.get(threading.get_ident())
         if run is None:
             return function
         place = run.frames.copy()
 
-        def again(*args: Any, **kwargs: Any) -> Any:
+        def recomputed(*args: Any, **kwargs: Any) -> Any:
             with self._watched(), _Run(self, place.copy()):
                 return function(*args, **kwargs)
 
-        return again
+        return recomputed
+
+    def elsewhere(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, to be run in another thread while the ablation is entered."""
+        if threading.get_ident() not in self._runs:
+            return function
+
+        def carried(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() in self._runs:  # a thread that carries it already
+                return function(*args, **kwargs)
+            with self._watched(), _Run(self, self._new_frames(), started=self._entered):
+                return function(*args, **kwargs)
+
+        return carried
 
     # -- following the calls of modules, in every thread
 
@@ -147,7 +165,7 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
             self._unwatch()
 
     def _watch(self) -> None:
-        recompute.enter(self)
+        carrying.enter(self)
         with self._lock:
             self._watching += 1
             if self._watching == 1:
@@ -157,7 +175,7 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
                 ]
 
     def _unwatch(self) -> None:
-        recompute.leave(self)
+        carrying.leave(self)
         with self._lock:
             self._watching -= 1
             if not self._watching:
@@ -165,18 +183,15 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
                     handle.remove()
 
     def _before(self, module: nn.Module, args: Any) -> None:
+        run = self._runs.get(threading.get_ident())
+        if run is None:
+            return
         if torch.compiler.is_compiling():
             raise AblationError("a model is compiled while its skips are switched off; compile it before, or after")
         if getattr(module, "_is_replica", False):
             raise AblationError("DataParallel runs copies of the model, which no ablation reaches; call its module")
-        run = self._runs.get(threading.get_ident())
         path = self._names.get(id(module))
-        if run is None:
-            if path is None:
-                return
-            run = _Run(self, self._new_frames(), passing=True)
-            run.__enter__()
-        elif path is not None and not run.frames.inside and not run.frames.current.call and recompute.in_backward():
+        if path is not None and not run.frames.inside and not run.frames.current.call and carrying.in_backward():
             self._refuse(path)
         run.frames.before(module, args)
 
@@ -184,8 +199,6 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
         run = self._runs.get(threading.get_ident())
         if run is not None:
             run.frames.after(module, args, output)
-            if run.passing and not run.frames.inside:
-                run.__exit__(None, None, None)
 
     def _refuse(self, path: str) -> None:
         """A module runs again in the backward pass, and nothing says in which place of the forward pass."""
@@ -225,14 +238,19 @@ class ablate:  # noqa: N801  (used like a function, as torch.no_grad is)
 class _Run(TorchFunctionMode):
     """The ablation at work in one thread, from one place of the model on."""
 
-    def __init__(self, owner: ablate, frames: Frames, *, passing: bool = False) -> None:
+    def __init__(self, owner: ablate, frames: Frames, *, started: int | None = None) -> None:
         plain(super()).__init__()
         self.frames = frames
-        self.passing = passing
-        """Ends with the outermost call of a module."""
         self._owner = owner
+        self._started = started
+        """Which entering of the ablation it belongs to, and ends with; None if it outlasts it."""
         self._known: dict[Any, Op] = {}
         self._before: _Run | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the ablation has been left meanwhile."""
+        return self._started is not None and (self._owner._home is None or self._started != self._owner._entered)
 
     def __enter__(self) -> _Run:
         runs = self._owner._runs
@@ -253,7 +271,7 @@ class _Run(TorchFunctionMode):
         op = self._known.get(func)
         if op is None:
             op = self._known[func] = describe(func)
-        if op.name not in self._owner._ops or self._owner._runs.get(threading.get_ident()) is not self:
+        if op.name not in self._owner._ops or self._owner._runs.get(threading.get_ident()) is not self or self.over:
             return func(*args, **kwargs)
         return self._owner.apply(self, op, func, args, kwargs)
 

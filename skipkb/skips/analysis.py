@@ -7,7 +7,7 @@ S and r, then r is a shortcut around q. Branches of equal standing are listed ap
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Site, Skip
@@ -88,7 +88,9 @@ class Found:
 class Analysis:
     """Runs the rules over one trace."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, alive: set[int] | None = None) -> None:
+        """``alive`` are the nodes that lead to the output, where that is known."""
+        self.alive = alive
         self.nodes = trace.nodes
         self.level = trace.level
         self.consumers: list[list[int]] = [[] for _ in self.nodes]
@@ -252,9 +254,23 @@ class Analysis:
                 self._branches(number, "maximum", self._operands(number), found)
             elif self._summed_stack(number) is not None or (node.merge and not self._is_part(number)):
                 self._merge(number, found)
+        if self.alive is not None:
+            self._bury(found, self.alive)
         if self._stopped:
             found.notes.append("The graph is too large to search whole: skips over very long distances may be missing.")
         return found
+
+    def _bury(self, found: Found, alive: set[int]) -> None:
+        """Leave out merges whose result is thrown away."""
+        dead = [skip for skip in (*found.skips, *found.gates) if skip.step not in alive]
+        if dead:
+            sites = ", ".join(skip.merge for skip in dead[:3]) + (", ..." if len(dead) > 3 else "")
+            found.notes.append(f"Not counted, because the result never reaches the output: {sites}.")
+        for skips in (found.skips, found.gates, found.weak):
+            skips[:] = [
+                replace(skip, index=index) for index, skip in enumerate(skip for skip in skips if skip.step in alive)
+            ]
+        found.multi_branch[:] = [merge for merge in found.multi_branch if merge.step in alive]
 
     def _operands(self, number: int) -> list[Leaf]:
         node = self.nodes[number]

@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skipkb.skips import shapes
-from skipkb.skips.calls import tensors_of
+from skipkb.skips.calls import tensors_in, tensors_of
 from skipkb.skips.guard import Guard, version
-from skipkb.skips.ops import Family, Op, describe
+from skipkb.skips.ops import READS, Family, Op, describe
 from skipkb.skips.places import Frames
 from skipkb.skips.record import Recorder
 
@@ -61,6 +61,8 @@ class FunctionCapture(TorchFunctionMode):
                 self.guard.swap(args[0])
             if self.dry and op.name == "device":
                 return shapes.META
+            if op.name in READS:
+                self.recorder.ends(tensors_of(args, {}))
             return func(*args, **kwargs)
         found = tensors_of(args, kwargs)
         if op.writes and found:
@@ -118,6 +120,8 @@ class DispatchCapture(TorchDispatchMode):
             known = describe(func), tuple(i for i, _ in written), tuple(name for _, name in written)
             self._ops[func] = known
         op, positions, names = known
+        if op.name in READS:
+            self.recorder.ends(tensors_of(args, {}))
         if op.family is Family.PASS or self._inside is not None:
             return func(*args, **kwargs)
         found = tensors_of(args, kwargs)
@@ -161,19 +165,6 @@ class _Python(TorchFunctionMode):
         elif op.name == "set_data" and isinstance(args[0], Tensor):
             self._capture.guard.swap(args[0])
         return func(*args, **(kwargs or {}))
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in nested lists, tuples, dicts and dataclasses."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [tensor for item in value.values() for tensor in tensors_in(item)]
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    if hasattr(value, "__dataclass_fields__"):
-        return [tensor for name in value.__dataclass_fields__ for tensor in tensors_in(getattr(value, name))]
-    return []
 
 
 def plain(parent: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from skipkb.skips.calls import Call
+from skipkb.skips.calls import Call, sides
 from skipkb.skips.line import Line
 from skipkb.skips.nodes import (
     ACTIVATED,
@@ -31,6 +31,7 @@ _WEIGHTED = {Family.MATMUL, Family.CONV, Family.EMBEDDING, Family.RECURRENT, Fam
 _MERGES = {Family.ADD: "add", Family.CAT: "concat", Family.STACK: "concat", Family.EXTREME: "maximum"}
 _NO_LAYERS = {"where", "prelu", "scaled_dot_product_attention", "rrelu", "bucketize", "cdist", "gather"}
 """Operations that may meet a matrix of parameters and are no layer for it."""
+_PERMUTES = {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT"}
 
 
 class Effects:
@@ -46,7 +47,7 @@ class Effects:
         preds = tuple(node for node, _ in data)
         slots = tuple(position for _, position in data)
         places = max(self.trace.nodes[node].places for node in preds)
-        node = Node(op.name, op.family, call.frame, call.nth, preds, slots, tuple(out.shape), places)
+        node = Node(op.name, op.family, call.frame, call.nth, preds, slots, sides(out), places)
         if op.family is Family.ADDMM and 0 in slots and len(slots) > 1:
             return self._biased(node, call, operands, out)
         node.family = family = _meaning(op.family, operands)
@@ -60,9 +61,11 @@ class Effects:
             self._slice(node, call, distinct)
         elif family is Family.SPLIT:
             if len(call.outs) > 1:
-                node.flags = PARTIAL
+                _shorten(node, sides(call.found[node.slots[0]]))
         elif family is Family.NORM:
             node.flags = AFFINE
+        elif family is Family.IDENT:
+            self._rearrange(node, call, out)
         elif family is Family.SQUASH:
             node.flags = ACTIVATED | SQUASHED
         elif family in _MERGES:
@@ -77,7 +80,16 @@ class Effects:
                 node.flags = AFFINE
         elif family is Family.OTHER:
             self._other(node, operands, distinct)
+        node.spatial = _spatial(node, operands)
         return self.trace.add(node)
+
+    def _rearrange(self, node: Node, call: Call, out: Tensor) -> None:
+        """Padding by less than nothing is a crop."""
+        before = call.found[node.slots[0]]
+        if node.name in ("pad", "constant_pad_nd"):
+            node.cut = tuple(axis for axis in _axes(sides(before), node.shape) if before.shape[axis] > out.shape[axis])
+        elif node.name in _PERMUTES and len(node.preds) == 1:
+            node.axes = _permutation(before, out)
 
     def _biased(self, node: Node, call: Call, operands: Operands, out: Tensor) -> int:
         """addmm with data for a bias: a product, and a sum of its own."""
@@ -119,33 +131,16 @@ class Effects:
             node.flags = RESAMPLED
             if source.total:
                 node.places = source.places * math.prod(node.shape) / source.total
-        else:
-            node.flags = self._part(source, tuple(call.found[node.slots[0]].shape), node.shape)
+        elif source.name != "view_as_real":  # whose last axis is the real and the imaginary part
+            _shorten(node, sides(call.found[node.slots[0]]))
         if distinct:
             node.flags |= MIXED
-
-    def _part(self, source: Node, before: tuple[int, ...], after: tuple[int, ...]) -> int:
-        """A crop of the picture keeps what it is; a part of the channels or tokens is partial."""
-        if math.prod(before) == math.prod(after):
-            return 0
-        if len(before) != len(after) or len(before) < 4:
-            return PARTIAL
-        cut = _axes(before, after)
-        if len(cut) > 1:
-            return 0 if cut[0] >= 2 or cut == [1, 2] else PARTIAL
-        # aten crops one axis after the other: two neighbouring axes make a crop
-        if source.family is Family.SLICE and source.preds:
-            earlier = _axes(self.trace.nodes[source.preds[0]].shape, source.shape)
-            if len(earlier) == 1 and 0 < earlier[0] == cut[0] - 1:
-                source.flags &= ~PARTIAL
-                return 0
-        return PARTIAL
 
     def _other(self, node: Node, operands: Operands, distinct: bool) -> None:
         """An activation, or an operation nobody knows, which may hold a layer."""
         if distinct:
             node.flags = MIXED
-        elif node.name not in ("where", "neg", "masked_fill"):
+        elif node.name not in ("where", "masked_fill"):
             node.flags = ACTIVATED | (MIXED if len(node.preds) > 1 else 0)
         if operands.matrix is not None and node.name not in _NO_LAYERS:
             node.flags |= WEIGHTED
@@ -174,6 +169,41 @@ def _strided(op: Op, args: Sequence[Any]) -> bool:
         return False
     parts = args[1] if isinstance(args[1], tuple) else (args[1],)
     return any(isinstance(part, slice) and isinstance(part.step, int) and part.step > 1 for part in parts)
+
+
+def _shorten(node: Node, before: tuple[int, ...]) -> None:
+    """Note which axes were cut; an axis that is gone altogether makes a part."""
+    if len(before) != len(node.shape):
+        node.flags |= PARTIAL if math.prod(before) != math.prod(node.shape) else 0
+    else:
+        node.cut = tuple(_axes(before, node.shape))
+
+
+def _spatial(node: Node, operands: Operands) -> int:
+    """See ``Node.spatial``."""
+    name, family = node.name, node.family
+    if family is Family.CONV and operands.matrix is not None:
+        return max(operands.matrix.dims - 2, 0)
+    if family in (Family.CONV, Family.RESAMPLE):
+        digit = next((int(side) for side in "123" if f"{side}d" in name), 0)
+        return digit or (max(len(node.shape) - 2, 0) if name == "interpolate" else 0)
+    if family is Family.NORM and ("layer_norm" in name or "rms_norm" in name):
+        return -1
+    if family is Family.NORM and name.split("_")[-1] == "norm":
+        return max(len(node.shape) - 2, 0) if name != "normalize" else 0
+    return -1 if node.weight and family is not Family.EMBEDDING else 0
+
+
+def _permutation(before: Tensor, after: Tensor) -> tuple[int, ...]:
+    """Which axis of ``before`` each axis of its view ``after`` is; nothing where that does not show."""
+    try:
+        here = list(zip(before.shape, before.stride(), strict=True))
+        there = list(zip(after.shape, after.stride(), strict=True))
+    except RuntimeError:  # has no strides
+        return ()
+    if len({*here}) != len(here) or sorted(here) != sorted(there) or here == there:
+        return ()
+    return tuple(here.index(axis) for axis in there)
 
 
 def _axes(before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:

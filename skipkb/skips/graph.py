@@ -258,7 +258,8 @@ class SkipGraph:
         found: Counter[str] = Counter()
         for skip in self.skips:
             if partial or not skip.partial:
-                found.update({skip.kind: 1, skip.shortcut: 1, "long": skip.long, "cross_scale": skip.cross_scale})
+                found.update({skip.kind: 1, skip.shortcut: 1, "long": int(skip.long)})
+                found["cross_scale"] += skip.cross_scale
         found.update(gate.kind for gate in self.gates if partial or not gate.partial)
         order = (*KINDS, *SHORTCUTS, "long", "cross_scale")
         return Counter({name: found[name] for name in order if found[name]})

@@ -44,6 +44,12 @@ class Node:
     """add, concat, product or maximum, where two data operands meet."""
     total: float = 0.0
     """Number of elements."""
+    cut: tuple[int, ...] = ()
+    """Axes of which only some is left: a crop, or a part."""
+    axes: tuple[int, ...] = ()
+    """Of a permutation: which axis of the operand each axis is."""
+    spatial: int = 0
+    """What the operation says of its tensors: the picture lies in so many axes, the last; -1: the channels are last."""
     layers: int = 0
     """Weighted layers executed up to and including this node."""
 
@@ -59,6 +65,8 @@ class Trace:
     nodes: list[Node] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
+    ends: set[int] = field(default_factory=set)
+    """Nodes whose values leave the forward, or are read where the data cannot be followed."""
     level: str = ""
     """``aten.`` where the operations are aten operators."""
 

@@ -59,8 +59,9 @@ for _family, _text in {
         new_zeros new_ones new_empty new_full new_tensor empty_strided new_empty_strided bernoulli fill zero normal
         uniform random exponential log_normal cauchy geometric multinomial tril_indices triu_indices hann_window
         hamming_window nonzero argmax argmin argsort eq ne lt le gt ge isnan isinf isfinite logical_and logical_or
-        logical_not logical_xor bucketize searchsorted unique unique2 nms meshgrid constant init fft_fftfreq
-        empty_permuted efficientzerotensor poisson kaiser_window blackman_window bartlett_window cartesian_prod""",
+        logical_not logical_xor bucketize searchsorted unique unique2 nms meshgrid constant init
+        fft_fftfreq fft_rfftfreq empty_permuted efficientzerotensor poisson
+        kaiser_window blackman_window bartlett_window cartesian_prod""",
     Family.DETACH: "detach data",
     Family.ESCAPE: "numpy array dlpack to_dlpack tolist",
     Family.IDENT: """view view_as reshape reshape_as permute transpose swapaxes swapdims movedim moveaxis t T mT H mH
@@ -71,7 +72,9 @@ for _family, _text in {
         broadcast_tensors repeat tile repeat_interleave flip fliplr flipud rot90 ravel lift lift_fresh lift_fresh_copy
         identity resolve_conj resolve_neg positive view_as_real view_as_complex channel_shuffle native_channel_shuffle
         unfold fold im2col col2im unfold_copy atleast_1d atleast_2d atleast_3d squeeze_copy checkpoint as_subclass
-        pin_memory nan_to_num masked_fill zero_pad stochastic_depth real""",
+        pin_memory nan_to_num masked_fill zero_pad stochastic_depth real imag neg negative conj conj_physical cumsum
+        diff tril triu stft istft diag_embed deg2rad rad2deg trapz trapezoid cumulative_trapezoid quantize_per_tensor
+        quantize_per_tensor_dynamic quantize_per_channel dequantize int_repr gradient""",
     Family.SPLIT: """split chunk unbind tensor_split split_with_sizes unsafe_split unsafe_chunk unsafe_split_with_sizes
         hsplit vsplit dsplit""",
     Family.SLICE: """getitem slice select narrow index index_select take_along_dim gather masked_select as_strided
@@ -119,8 +122,11 @@ for _family, _text in {
     for _name in _names(_text):
         _TABLE.setdefault(_name, _family)
 
-_PROPERTIES = {"T", "mT", "H", "mH", "data", "real"}
+_PROPERTIES = {"T", "mT", "H", "mH", "data", "real", "imag"}
 """Attributes of a tensor that are tensors of the same data."""
+
+READS = {"item", "bool", "int", "float", "index", "equal", "allclose", "local_scalar_dense", "is_nonzero", "contains"}
+"""Operations that look at values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,8 @@ def _by_pattern(name: str) -> Family:
     """Operators whose names vary with the backend."""
     if "scaled_dot_product" in name or "flash_attention" in name or "efficient_attention" in name:
         return Family.OTHER
+    if name.startswith("fft_"):
+        return Family.IDENT
     for part, family in (
         ("batch_norm", Family.NORM),
         ("layer_norm", Family.NORM),

@@ -8,13 +8,13 @@ remembered, which is how a standardised or re-parametrised kernel still names it
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skipkb.skips.calls import Call, tensors_of
+from skipkb.skips.calls import Call, sides, tensors_in, tensors_of
 from skipkb.skips.effects import Effects
 from skipkb.skips.graph import Lost, Site
 from skipkb.skips.inplace import InPlace
@@ -26,6 +26,9 @@ from skipkb.skips.values import MADE, NOTHING, ONCE_DATA, Matrix, Operands, Valu
 
 _LAYERS = {Family.MATMUL, Family.ADDMM, Family.CONV, Family.RECURRENT, Family.ATTENTION}
 
+_LIKE = {"expand_as", "view_as", "reshape_as", "type_as"}
+"""Of their second operand, only the shape or the type matters."""
+
 
 class Recorder:
     """Turns executed operations into a ``Trace``."""
@@ -36,6 +39,8 @@ class Recorder:
         self.line = Line(self.trace, modules)
         self.effects = Effects(self.trace, self.line)
         self.inplace = InPlace(self.trace, self.values)
+        self.complete = False
+        """Whether all of the output is known to descend from the inputs."""
         self.escaped = ""
         """Where data last left PyTorch."""
         for path, module in modules.items():
@@ -46,7 +51,7 @@ class Recorder:
         if tensor.dtype == torch.bool:
             self.values.put(tensor, -1)
             return
-        shape = tuple(tensor.shape)
+        shape = sides(tensor)
         if not self.trace.nodes and shape:
             self.line.batch = max(shape[0], 1)
         places = math.prod(shape) / shape[1] if len(shape) >= 4 and shape[1] else 0.0
@@ -60,14 +65,18 @@ class Recorder:
         outs = [out] if isinstance(out, Tensor) else tensors_of((out,), {}) if isinstance(out, (list, tuple)) else []
         call = Call(op, frame, nth, args, found, mutated, outs)
         if op.family is Family.CONST:
+            if not op.name.endswith("_like") and not op.name.startswith("new_"):
+                self.ends(found)
             self._constant(call)
         elif op.family is Family.ESCAPE:
+            self.ends(found)
             if found and self.values.is_data(found[0]):
                 self.escaped = self._site(call)
         elif op.family is Family.DETACH:
+            self.ends(found)
             self._detached(call)
         elif outs or mutated:
-            operands = self.values.operands(found)
+            operands = self.values.operands(found[:1] if op.name in _LIKE else found)
             if operands.data:
                 self._flows(call, operands)
             else:
@@ -126,6 +135,7 @@ class Recorder:
         else:
             for tensor in outs:
                 if tensor.dtype is torch.bool:
+                    self.trace.ends.add(node)
                     self.values.put(tensor, -1)
                 else:
                     self.values.give(tensor, node)
@@ -137,7 +147,7 @@ class Recorder:
             part = node
             if number:
                 origin = base.name, base.family, base.frame, base.nth, base.preds, base.slots
-                part = self.trace.add(Node(*origin, tuple(tensor.shape), base.places, base.flags))
+                part = self.trace.add(Node(*origin, sides(tensor), base.places, base.flags, cut=base.cut))
             self.values.give(tensor, part)
 
     def _report(self, call: Call) -> None:
@@ -148,6 +158,32 @@ class Recorder:
                 strangers.discard(id(tensor))
                 left = f"data left PyTorch at {self.escaped}" if self.escaped else "nothing known returned it"
                 self.trace.lost.append(Lost(self._site(call), f"a tensor of unknown origin comes in: {left}"))
+
+    def ends(self, tensors: Iterable[Tensor]) -> None:
+        """The forward hands these out, or looks at their values."""
+        self.trace.ends.update(node for tensor in tensors if (node := self.values.read(tensor)[0]) >= 0)
+
+    def finish(self, outputs: list[Tensor], modules: Iterable[nn.Module]) -> None:
+        """The forward is over: what it returned, and what it left in the modules, was not in vain."""
+        self.complete = bool(outputs) and all(self.values.read(tensor)[0] >= 0 for tensor in outputs)
+        self.ends(outputs)
+        for module in modules:
+            for thing in module.__dict__.values():
+                if type(thing) in (list, tuple, dict, Tensor):
+                    self.ends(tensor for tensor in tensors_in(thing) if self.values.known(tensor))
+            self.ends(buffer for buffer in module._buffers.values() if buffer is not None)
+
+    def alive(self) -> set[int] | None:
+        """The nodes that lead to the output; None where that is not known."""
+        if not self.complete:
+            return None
+        found, todo = set(self.trace.ends), list(self.trace.ends)
+        while todo:
+            for pred in self.trace.nodes[todo.pop()].preds:
+                if pred not in found:
+                    found.add(pred)
+                    todo.append(pred)
+        return found
 
     def _site(self, call: Call) -> str:
         return str(Site(call.frame.path, max(call.frame.call, 1), self.trace.level + call.op.name, call.nth))

@@ -12,8 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from skipkb.skips import crops, standard
 from skipkb.skips.analysis import Analysis
-from skipkb.skips.capture import DispatchCapture, FunctionCapture, eager, tensors_in
+from skipkb.skips.calls import tensors_in
+from skipkb.skips.capture import DispatchCapture, FunctionCapture, eager
 from skipkb.skips.graph import Lost, SkipGraph
 from skipkb.skips.guard import Guard, random_state
 from skipkb.skips.inputs import TraceError, prepare
@@ -109,7 +111,8 @@ def _run(
     mode = torch.is_grad_enabled()
     try:
         with random_state(), torch.set_grad_enabled(grad), eager(), _uncollected(), watch:
-            model(*args, **kwargs)
+            output = model(*args, **kwargs)
+        recorder.finish(tensors_in(output), modules.values())
     except Exception as error:
         error.add_note(f"raised in the forward of {type(model).__name__} while trace_skips watched it")
         raise
@@ -117,7 +120,10 @@ def _run(
         torch.set_grad_enabled(mode)
         guard.restore()
     with _uncollected():
-        found = Analysis(recorder.trace).run()
+        alive = recorder.alive()
+        crops.settle(recorder.trace)
+        standard.simplify(recorder.trace)
+        found = Analysis(recorder.trace, alive).run()
     lost = list(recorder.trace.lost)
     if capture == "function":
         lost += [Lost(f"{path}:forward", "TorchScript: what is inside is not seen") for path in watch.scripted]

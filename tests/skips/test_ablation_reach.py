@@ -14,6 +14,9 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from skipkb.skips import AblationError, ablate, trace_skips
 
+POOL = ThreadPoolExecutor(1)
+POOL.submit(int).result()
+
 
 class Block(nn.Module):
     def __init__(self) -> None:
@@ -174,15 +177,15 @@ def test_checkpointed_skip_of_the_outer_module() -> None:
         assert torch.equal(gradient(net, x), expected)
 
 
-def test_checkpoint_is_what_it_was_afterwards() -> None:
+def test_libraries_are_what_they_were_afterwards() -> None:
     import torch.utils.checkpoint as library
 
-    names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
-    before = [getattr(library, name) for name in names if hasattr(library, name)]
+    places: list[tuple[Any, str]] = [(library, "CheckpointFunction"), (threading.Thread, "start"), (POOL, "submit")]
+    before = [getattr(owner, name) for owner, name in places]
     net, skip, _ = ready()
     with ablate(net, skip), ablate(net, skip):
-        pass
-    assert before == [getattr(library, name) for name in names if hasattr(library, name)]
+        assert before != [getattr(owner, name) for owner, name in places]
+    assert before == [getattr(owner, name) for owner, name in places]
 
 
 class Again(torch.autograd.Function):
@@ -227,13 +230,17 @@ def in_pool(run: Callable[[], Any]) -> Any:
         return one.result()
 
 
+def in_pool_from_before(run: Callable[[], Any]) -> Any:
+    return POOL.submit(run).result()
+
+
 def in_thread_of_its_forward(run: Callable[[], Any]) -> Any:
     outer = nn.Sequential(nn.Identity())
     outer.forward = lambda _: in_thread(run)  # type: ignore[method-assign,assignment]
     return outer(torch.zeros(1))
 
 
-@pytest.mark.parametrize("there", [in_thread, in_pool, in_thread_of_its_forward])
+@pytest.mark.parametrize("there", [in_thread, in_pool, in_pool_from_before, in_thread_of_its_forward])
 def test_threads(there: Any) -> None:
     net, skip, x = ready()
     expected, plain = net.cut(x), net(x)
@@ -243,6 +250,33 @@ def test_threads(there: Any) -> None:
         with ablate(net, skip):
             assert torch.equal(there(lambda: net(x)), expected)
     assert torch.equal(there(lambda: net(x)), plain)
+
+
+def test_a_thread_that_outlasts_the_ablation_and_one_of_its_own() -> None:
+    net, skip, x = ready()
+    expected, plain = net.cut(x), net(x)
+    entered, left, found = threading.Event(), threading.Event(), []
+
+    def outlasting() -> None:
+        found.append(net(x))
+        entered.set()
+        assert left.wait(10)
+        found.append(net(x))
+
+    def of_its_own() -> None:
+        assert entered.wait(10)
+        found.append(net(x))
+
+    own = threading.Thread(target=of_its_own)
+    own.start()
+    thread = threading.Thread(target=outlasting)
+    with ablate(net, skip):
+        thread.start()
+        own.join()
+    left.set()
+    thread.join()
+    for result, wanted in zip(found, (expected, plain, plain), strict=True):
+        assert torch.equal(result, wanted)
 
 
 def test_a_skip_that_another_thread_does_not_reach() -> None:
