@@ -158,7 +158,7 @@ class Survey(Model):
 
 
 class Erratum(Model):
-    """A difference between the survey (or its project page) and the truth."""
+    """Something untrue in the survey or on its project page; what is true but worth adding to is a :class:`Note`."""
 
     type: Literal["citation", "dataset", "framework", "category", "link", "statement", "typo"]
     where: Line
@@ -171,6 +171,33 @@ class Erratum(Model):
     """What is right, in one fair sentence."""
     evidence: Source
     status: Literal["confirmed", "disputed", "unverified"]
+    """`unverified` waits for somebody to read what the truth rests on, and is not published."""
+
+    @model_validator(mode="after")
+    def _read(self) -> Erratum:
+        checked = self.evidence.checked
+        if (checked == "unverified") != (self.status == "unverified"):
+            raise ValueError("status `unverified` goes with unverified evidence, and only with it")
+        if checked == "survey" and self.type in ("dataset", "framework"):
+            raise ValueError(
+                "what a paper evaluates on or its code is written in does not follow from the survey's text"
+            )
+        return self
+
+
+class Note(Model):
+    """What is worth adding to the survey, which is right or leaves it open: no error."""
+
+    where: Line
+    """Place in the survey: "Table III", "IV.A", "project page"."""
+    column: Literal["reference", "datasets", "code", "description"] | None = None
+    """Column of the table cell that it adds to."""
+    says: Text | None = None
+    """What the survey says there, in short, where that is needed to understand the note."""
+    adds: Text
+    """One sentence."""
+    evidence: Source
+    """A note whose evidence is unverified waits for a check, and is not published."""
 
 
 class Repository(Model):
@@ -363,6 +390,9 @@ class Entry(Model):
     survey: Survey = Survey()
     """Left out for a work that the survey does not name."""
     errata: list[Erratum] = []
+    """Where the survey says something untrue about the work."""
+    notes: list[Note] = []
+    """What is worth adding to what it says."""
     tasks: list[Task]
     datasets: list[Line] = []
     """Data sets the paper really evaluates on."""
@@ -444,3 +474,5 @@ class SurveyFile(Model):
     """Where links may lead; a new host is added here on purpose, a misspelt one is an error."""
     errata: list[Erratum] = []
     """Errata that belong to no entry, such as those of references that are cited in passing."""
+    notes: list[Note] = []
+    """Notes that belong to no entry."""

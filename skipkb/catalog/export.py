@@ -17,7 +17,7 @@ from skipkb.catalog.loading import Catalogue
 _COLUMNS = (
     "key", "name", "folder", "kind", "year", "title", "authors", "venue", "doi", "arxiv", "tasks", "themes",
     "merges", "spans", "datasets", "official_code", "framework", "licence", "runs", "variants", "errata",
-    "contribution",
+    "notes", "contribution",
 )  # fmt: skip
 
 
@@ -111,6 +111,7 @@ def _cell(work: Work, column: str) -> list[object]:
         "runs": ["yes" if work.runs else "no"],
         "variants": [variant.name for variant in work.variants],
         "errata": [len(work.errata)],
+        "notes": [len(work.notes)],
     }
     if column in special:
         return special[column]

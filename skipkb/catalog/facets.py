@@ -55,6 +55,7 @@ FACETS = {
     "official": Facet("Official code", lambda work: ["yes" if official(work) else "no"]),
     "runs": Facet("Runs here", lambda work: ["yes" if work.runs else "no"]),
     "errata": Facet("Errata", lambda work: ["yes" if work.errata else "no"]),
+    "notes": Facet("Notes", lambda work: ["yes" if work.notes else "no"]),
 }
 NUMBERS = {
     "year": Number("Year", lambda work: [work.year]),

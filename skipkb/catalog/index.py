@@ -334,7 +334,7 @@ def _allowed_values() -> Iterator[tuple[str, str]]:
         "theme": get_args(entry.Theme),
         "explanation": get_args(entry.Explanation),
         "table": get_args(vocabulary.Table),
-        **dict.fromkeys(("runs", "official", "errata"), ("yes", "no")),
+        **dict.fromkeys(("runs", "official", "errata", "notes"), ("yes", "no")),
     }
     for facet, possible in allowed.items():
         for value in possible:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from skipkb.catalog import paths
-from skipkb.catalog.entry import FOLDERS, Entry, SurveyFile, Work
+from skipkb.catalog.entry import FOLDERS, Entry, Erratum, Note, SurveyFile, Work
 from skipkb.catalog.problems import CatalogueError, Problem
 from skipkb.catalog.references import Reference, read_references
 from skipkb.catalog.rules import cross_check
@@ -24,19 +24,22 @@ from skipkb.catalog.synonyms import Synonyms
 from skipkb.catalog.yamlfile import Document, KeyPath, read_yaml
 
 T = typing.TypeVar("T", bound=BaseModel)
+Remarked = typing.TypeVar("Remarked", Work, SurveyFile)
 
 _ELSEWHERE = f"would be ignored here; an entry is a file KEY.yaml in one of the folders {', '.join(FOLDERS)}"
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything the catalogue holds, validated."""
+    """Everything the catalogue holds, validated; errata and notes that nobody has checked are left out."""
 
     survey: SurveyFile
     entries: Mapping[str, Work]
     """By key, in the order of the folders, then alphabetically."""
     references: Mapping[str, Reference]
     synonyms: Synonyms = field(default_factory=Synonyms)
+    waiting: int = 0
+    """How many errata and notes are left out because nobody has read what they rest on."""
 
 
 def load(directory: Path | None = None) -> Catalogue:
@@ -100,8 +103,27 @@ def read(directory: Path | None = None) -> tuple[Catalogue | None, list[Problem]
     if survey is None or survey_document is None:
         return None, sorted(problems)
     cross_check(survey, survey_document, works, documents, references, problems)
-    frozen = Catalogue(survey, MappingProxyType(works), MappingProxyType(references), synonyms)
+    waiting = sum(_waiting(work) for work in works.values()) + _waiting(survey)
+    checked = MappingProxyType({key: _checked(work) for key, work in works.items()})
+    frozen = Catalogue(_checked(survey), checked, MappingProxyType(references), synonyms, waiting)
     return frozen, sorted(set(problems))
+
+
+def _unread(remark: Erratum | Note) -> bool:
+    return remark.evidence.checked == "unverified"
+
+
+def _waiting(source: Work | SurveyFile) -> int:
+    return sum(_unread(erratum) for erratum in source.errata) + sum(_unread(note) for note in source.notes)
+
+
+def _checked(source: Remarked) -> Remarked:
+    """``source`` without the errata and notes that nobody has checked: nothing may publish or count them."""
+    if not _waiting(source):
+        return source
+    errata = [erratum for erratum in source.errata if not _unread(erratum)]
+    notes = [note for note in source.notes if not _unread(note)]
+    return source.model_copy(update={"errata": errata, "notes": notes})
 
 
 def _synonyms(directory: Path, problems: list[Problem]) -> Synonyms:

@@ -62,6 +62,8 @@ def _own_words(work: Work) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("skips", i, field), getattr(skip, field)) for field in ("start", "end", "shortcut"))
     for i, erratum in enumerate(work.errata):
         yield ("errata", i, "truth"), erratum.truth
+    for i, note in enumerate(work.notes):
+        yield ("notes", i, "adds"), note.adds
     for i, relation in enumerate(work.relations):
         yield ("relations", i, "how"), relation.how
     for i, repository in enumerate(work.code):

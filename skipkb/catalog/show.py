@@ -37,6 +37,8 @@ def _lines(work: Work) -> Iterator[str]:
         yield f"\nresult   {result.dataset}, {result.metric}: {result.value} ({result.variant}; {mark(result.source)})"
     for erratum in work.errata:
         yield f"\nerratum  {erratum.where}, {erratum.type} ({erratum.status}): {erratum.truth}"
+    for note in work.notes:
+        yield f"\nnote     {note.where} ({mark(note.evidence)}): {note.adds}"
     for deviation in work.deviations:
         yield f"\ndeviates {deviation.what} Why: {deviation.reason}"
     if work.implementation:

@@ -34,12 +34,14 @@ class TableRow:
     parameters: str
     licence: str
     errata: str
+    notes: str
 
 
 _HEADERS = {
     "method": "Method", "reference": "Ref.", "year": "Year", "group": "Group", "datasets": "Data sets", "code": "Code",
     "merge": "Merge", "span": "Span", "runs": "Runs here", "parameters": "Parameters", "licence": "Licence",
     "errata": "Errata",
+    "notes": "Notes",
 }  # fmt: skip
 
 
@@ -111,6 +113,7 @@ def _row(work: Work, row: Row) -> TableRow:
         parameters=span,
         licence=", ".join(dict.fromkeys(repository.licence for repository in official if repository.licence)),
         errata=str(len(work.errata)),
+        notes=str(len(work.notes)),
     )
 
 

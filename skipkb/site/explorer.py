@@ -14,7 +14,7 @@ from skipkb.site.rows import numbered, safe_json, work_facets
 
 CHOICES = (
     *("Task", "Theme", "Explanation", "Merge", "Span", "Kind", "Table"),
-    *("Data set", "Framework", "Official code", "Licence", "Runs here", "Errata"),
+    *("Data set", "Framework", "Official code", "Licence", "Runs here", "Errata", "Notes"),
 )
 NUMBERS = {
     "Year": "year of publication",
@@ -32,6 +32,7 @@ NUMBERS = {
     "Repositories": "official and other code",
     "Authors": "of the paper",
     "Errata": "of the survey about this work",
+    "Notes": "that add to what the survey says about this work",
 }
 
 
@@ -77,6 +78,7 @@ def _record(work: Work, related: int) -> dict[str, Any]:
         "Repositories": len(work.code),
         "Authors": len(work.authors),
         "Errata": len(work.errata),
+        "Notes": len(work.notes),
         "Models built here": len(work.variants),
     }
     first = _first_graph(work)

@@ -40,6 +40,8 @@ def sources(work: Work) -> Iterator[Source]:
     yield from (peer.source for peer in work.peers)
     for erratum in work.errata:
         yield erratum.evidence
+    for note in work.notes:
+        yield note.evidence
 
 
 def _coverage(catalogue: Catalogue, recorded: Recorded) -> str:
@@ -61,6 +63,7 @@ def _coverage(catalogue: Catalogue, recorded: Recorded) -> str:
         (str(len(equal)), "methods give the outputs of their authors' code"),
         (f"{len(verified)} of {len(works)}", "entries whose every figure is verified"),
         (str(sum(len(work.errata) for work in works) + len(catalogue.survey.errata)), "errata of the survey"),
+        (str(sum(len(work.notes) for work in works) + len(catalogue.survey.notes)), "notes that add to it"),
     )
     items = "".join(f"<li><strong>{escape(number)}</strong> {escape(words)}</li>" for number, words in facts)
     return f'<ul class="skb-facts">{items}</ul>'

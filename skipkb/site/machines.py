@@ -70,9 +70,9 @@ def llms_txt(catalogue: Catalogue) -> str:
     lines = [
         "# skipkb",
         "",
-        f"> Companion to the survey {catalogue.survey.title} (arXiv {catalogue.survey.arxiv}): every work it names as "
-        "a checked entry, methods as running PyTorch code, and a tracer that finds the skip connections of any PyTorch "
-        "model. Unverified figures are marked as such in catalog.json (source.checked).",
+        f"> Companion to the survey {catalogue.survey.title} (arXiv {catalogue.survey.arxiv}): the works it "
+        "discusses as checked entries, methods as running PyTorch code, and a tracer that finds the skip connections "
+        "of any PyTorch model. Unverified figures are marked as such in catalog.json (source.checked).",
         "",
         "## Data",
         "",
@@ -85,7 +85,7 @@ def llms_txt(catalogue: Catalogue) -> str:
         "",
         "- [Getting started](guide.html): look up, cite, run, trace",
         "- [What counts as a skip](skips.html): the rules, with examples",
-        "- [Errata](errata.html): where the survey differs from what was found",
+        "- [Errata](errata.html): where the survey differs from what was found, and notes that add to it",
     ]
     for folder in dict.fromkeys(work.folder for work in catalogue.entries.values()):
         lines += ["", f"## {folder.capitalize()}", ""]

@@ -240,6 +240,8 @@ def _survey(work: Work, numbers: Mapping[str, str]) -> str:
         body += table(headers, items, caption="Project page")
     if work.errata:
         body += f"\n### Errata\n\n{errata_list(work)}"
+    if work.notes:
+        body += f"\n### Notes\n\n<p>No errors: what is worth adding.</p>\n{notes_list(work)}"
     return body
 
 
@@ -252,6 +254,16 @@ def errata_list(work: Work) -> str:
         for number, e in enumerate(work.errata, start=1)
     ]
     return '<ol class="skb-errata">' + "\n".join(items) + "</ol>\n"
+
+
+def notes_list(work: Work) -> str:
+    """The notes of one work as a list, each with an address of its own."""
+    items = [
+        f'<li id="note-{number}"><strong>{escape(note.where)}</strong> {source_mark(note.evidence)}<br>'
+        f"{f'Survey: {escape(note.says)}<br>' if note.says else ''}{escape(note.adds)}</li>"
+        for number, note in enumerate(work.notes, start=1)
+    ]
+    return '<ol class="skb-notes">' + "\n".join(items) + "</ol>\n"
 
 
 def _code(work: Work) -> str:
@@ -365,6 +377,6 @@ def methods_index(works: Sequence[Work]) -> str:
         for w in works
     ]
     headers = ("Method", "Year", "Tasks", "Merge", "Runs here", "What it changed")
-    choices = ("Kind", "Task", "Merge", "Span", "Framework", "Official code", "Licence", "Runs here", "Errata")
+    choices = ("Kind", "Task", "Merge", "Span", "Framework", "Official code", "Licence", "Runs here", "Errata", "Notes")
     body = table(headers, rows, caption="All entries", interactive="methods")
     return f"# Methods\n\n{body}\n{rows_script([work_row(work) for work in works], choices=choices)}"

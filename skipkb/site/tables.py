@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 
-from skipkb.catalog.entry import Claim, Erratum, Row, SurveyTable, Work
+from skipkb.catalog.entry import Claim, Erratum, Note, Row, SurveyTable, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.tables import FORMATS, table_rows
 from skipkb.evidence.recorded import Recorded, equal_now
@@ -19,7 +19,7 @@ _HEADERS = (
 )
 _CHOICES = (
     *("Task", "Theme", "Merge", "Span", "Framework", "Official code"),
-    *("Licence", "Runs here", "Errata"),
+    *("Licence", "Runs here", "Errata", "Notes"),
 )
 _DOWNLOADS = {"CSV": "csv", "TSV": "tsv", "LaTeX": "tex", "Markdown": "txt", "JSON": "json", "BibTeX": "bib"}
 
@@ -50,7 +50,8 @@ hide: [toc]
 
 <p>{len(works)} of the survey's {found.survey_rows} rows are in the catalogue; {running} of them run here.
 A cell shows what was verified; where the survey differs, its words are struck through and the erratum is one
-click away. Cells marked <span class="skb-mark skb-unverified">unverified</span> nobody has re-checked yet.</p>
+click away; a note adds to what is right. Cells marked
+<span class="skb-mark skb-unverified">unverified</span> nobody has re-checked yet.</p>
 
 {table(headers, rows, caption=f"Table {found.number} of the survey: {found.title}", interactive=found.key)}
 {script}
@@ -74,6 +75,10 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool
     for erratum in work.errata:
         if erratum.column and here.match(erratum.where):
             errata[erratum.column].append(erratum)
+    notes: dict[str, list[Note]] = {"reference": [], "description": [], "datasets": [], "code": []}
+    for note in work.notes:
+        if note.column and here.match(note.where):
+            notes[note.column].append(note)
     number = escape(f"[{work.survey.reference}]") if work.survey.reference else ""
     reference = f' <span class="skb-nowrap">{number}</span>'
     name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
@@ -82,10 +87,11 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool
     sizes = sorted(variant.parameters for variant in models)
     text = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
     cells = [
-        f"<td>{name}{_flags(work, errata['reference'] + errata['description'])}</td>",
+        f"<td>{name}{_flags(work, errata['reference'] + errata['description'])}"
+        f"{_marks(work, notes['reference'] + notes['description'])}</td>",
         f'<td class="skb-number">{work.year}</td>',
-        _claim_cell(work, row.datasets, errata["datasets"]),
-        _claim_cell(work, row.code, errata["code"]),
+        _claim_cell(work, row.datasets, errata["datasets"], notes["datasets"]),
+        _claim_cell(work, row.code, errata["code"], notes["code"]),
         escape(", ".join(work.merges)),
         escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
         "yes" if models else "no",
@@ -102,15 +108,15 @@ def _group_cell(row: Row) -> str:
     return escape(row.group or "")
 
 
-def _claim_cell(work: Work, claim: Claim, errata: list[Erratum]) -> str:
-    cell = '<td class="skb-claim">'
+def _claim_cell(work: Work, claim: Claim, errata: list[Erratum], notes: list[Note]) -> str:
+    cell, marks = '<td class="skb-claim">', _marks(work, notes)
     if claim.verified is None:
-        return f"{cell}{escape(claim.survey)} {source_mark(claim.source)}{_flags(work, errata)}</td>"
+        return f"{cell}{escape(claim.survey)} {source_mark(claim.source)}{_flags(work, errata)}{marks}</td>"
     verified = f"{escape(', '.join(claim.verified))} {source_mark(claim.source)}"
     if not errata:
-        return f"{cell}{verified}</td>"
+        return f"{cell}{verified}{marks}</td>"
     survey = f'<del title="as the survey prints it">{escape(claim.survey)}</del>'
-    return f"{cell}{verified}<br>{survey}{_flags(work, errata)}</td>"
+    return f"{cell}{verified}<br>{survey}{_flags(work, errata)}{marks}</td>"
 
 
 def _flags(work: Work, errata: list[Erratum]) -> str:
@@ -122,4 +128,16 @@ def _flag(work: Work, erratum: Erratum) -> str:
     return (
         f' <a class="skb-erratum" href="../methods/{work.key}.html#erratum-{number}" title="{escape(erratum.truth)}">'
         f'erratum<span class="skb-hidden"> {number} of {escape(work.name)}</span></a>'
+    )
+
+
+def _marks(work: Work, notes: list[Note]) -> str:
+    return "".join(_mark(work, note) for note in notes)
+
+
+def _mark(work: Work, note: Note) -> str:
+    number = work.notes.index(note) + 1
+    return (
+        f' <a class="skb-note" href="../methods/{work.key}.html#note-{number}" title="{escape(note.adds)}">'
+        f'note<span class="skb-hidden"> {number} of {escape(work.name)}</span></a>'
     )

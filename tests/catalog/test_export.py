@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime
 import json
 import sqlite3
 from collections.abc import Callable
@@ -94,12 +95,18 @@ def test_every_column_of_the_csv(install: Install, tmp_path: Path) -> None:
         {"start": "c", "end": "d", "merge": "add", "span": "long", "shortcut": "identity"},
         {"start": "e", "end": "f", "merge": "concat", "span": "short", "shortcut": "identity"},
     ]
+
+    def evidence(read: bool) -> dict[str, object]:
+        return {"checked": "survey", "date": datetime.date(2026, 1, 2)} if read else {"checked": "unverified"}
+
     entry["errata"] = [
         {
-            **{"type": "typo", "where": "Table I", "says": "x", "truth": "y", "status": "confirmed"},
-            "evidence": {"checked": "unverified"},
+            **{"type": "typo", "where": "Table I", "says": "x", "truth": "y", "status": status},
+            "evidence": evidence(status == "confirmed"),
         }
+        for status in ("confirmed", "unverified")
     ]
+    entry["notes"] = [{"where": "Table I", "adds": "z", "evidence": evidence(read)} for read in (True, True, False)]
     install(entry)
     export(load(), tmp_path)
     assert csv_row(tmp_path / "catalog.csv") == {
@@ -124,6 +131,7 @@ def test_every_column_of_the_csv(install: Install, tmp_path: Path) -> None:
         "runs": "yes",
         "variants": "alpha1; alpha2",
         "errata": "1",
+        "notes": "2",
         "contribution": "Adds the input of each block to its output.",
     }
 

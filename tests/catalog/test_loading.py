@@ -362,6 +362,44 @@ def test_reference_numbers(problems_of: Problems, directory: Path) -> None:
     assert problems_of(numbered("alpha", reference=2) | {"errata": [erratum]}, right[1]) == []
 
 
+@pytest.mark.parametrize(
+    ("type", "checked", "status", "complaint"),
+    [
+        ("statement", "unverified", "confirmed", "status `unverified` goes with unverified evidence"),
+        ("statement", "unverified", "disputed", "status `unverified` goes with unverified evidence"),
+        ("statement", "survey", "unverified", "status `unverified` goes with unverified evidence"),
+        ("dataset", "survey", "confirmed", "does not follow from the survey's text"),
+        ("framework", "survey", "confirmed", "does not follow from the survey's text"),
+        ("typo", "survey", "confirmed", ""),
+        ("dataset", "paper", "confirmed", ""),
+    ],
+)
+def test_an_erratum_is_confirmed_by_what_somebody_read(
+    problems_of: Problems, type: str, checked: str, status: str, complaint: str
+) -> None:
+    evidence: dict[str, object] = {"checked": checked}
+    if checked != "unverified":
+        evidence["date"] = datetime.date(2026, 1, 2)
+    erratum = {"type": type, "where": "I", "says": "This.", "truth": "That.", "evidence": evidence, "status": status}
+    found = problems_of(sample.work("alpha", errata=[erratum]))
+    assert (complaint in found[0]) if complaint else not found
+
+
+def test_what_nobody_has_read_is_left_out_and_counted(directory: Path) -> None:
+    def remarks(unread: bool) -> dict[str, object]:
+        return {"checked": "unverified"} if unread else {"checked": "paper", "date": datetime.date(2026, 1, 2)}
+
+    erratum = {"type": "typo", "where": "I", "says": "This.", "truth": "That."}
+    errata = [erratum | {"evidence": remarks(True), "status": "unverified"}]
+    errata.append(erratum | {"evidence": remarks(False), "status": "confirmed"})
+    notes = [{"where": "I", "adds": "More.", "evidence": remarks(unread)} for unread in (True, True, False)]
+    sample.write(directory, sample.work("alpha", errata=errata, notes=notes))
+    catalogue = loading.load(directory)
+    assert [one.status for one in catalogue.entries["alpha"].errata] == ["confirmed"]
+    assert [one.evidence.checked for one in catalogue.entries["alpha"].notes] == ["paper"]
+    assert catalogue.waiting == 3
+
+
 def test_relations_lead_to_other_entries_and_not_in_circles(problems_of: Problems, directory: Path) -> None:
     def relation(to: str, type: str = "extends") -> dict[str, str]:
         return {"type": type, "to": to, "how": "Somehow."}

@@ -36,8 +36,20 @@ def test_show_says_everything_with_how_far_it_was_checked(install: Callable[...,
         errata=[
             {
                 **{"type": "dataset", "where": "Table I", "says": "a", "truth": "It is b.", "status": "disputed"},
+                "evidence": {"checked": "paper", "date": datetime.date(2026, 1, 2)},
+            },
+            {
+                **{"type": "dataset", "where": "Table I", "says": "a", "truth": "It is c.", "status": "unverified"},
                 "evidence": {"checked": "unverified"},
             },
+        ],
+        notes=[
+            {
+                "where": "Table I",
+                "adds": "Also on SVHN.",
+                "evidence": {"checked": "paper", "date": datetime.date(2026, 1, 2)},
+            },
+            {"where": "Table I", "adds": "Also on MNIST.", "evidence": {"checked": "unverified"}},
         ],
         deviations=[{"what": "A mean.", "reason": "It is stable.", "test": "tests/catalog/sample.py"}],
     )
@@ -51,5 +63,6 @@ def test_show_says_everything_with_how_far_it_was_checked(install: Callable[...,
         "result   SVHN, error: 6.4% (AlphaNet 9; checked: paper, 2026-01-02)",
         "result   MNIST, AP: 41 (AlphaNet 8; unverified)",
         "erratum  Table I, dataset (disputed): It is b.",
+        "note     Table I (checked: paper, 2026-01-02): Also on SVHN.",
         "deviates A mean. Why: It is stable.",
     ]

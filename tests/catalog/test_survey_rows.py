@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from skipkb.catalog.loading import load
+from skipkb.catalog.paths import PACKAGE
 
 ROWS: dict[str, str] = {
     "classification": """
@@ -62,6 +63,16 @@ def test_every_reference_has_a_record() -> None:
     assert references[134] == references[138]  # one paper, listed twice
     assert len(set(references)) == 201
     assert set(references) <= set(catalogue.references)
+
+
+def test_how_many_references_are_entries_is_what_the_readme_says() -> None:
+    catalogue = load()
+    surveys = [work.survey for work in catalogue.entries.values()]
+    numbers = {number for survey in surveys for number in [survey.reference, *survey.repeated] if number}
+    for name in ("README.md", "CHANGELOG.md", "docs/index.md"):
+        text = (PACKAGE.parent / name).read_text("utf-8")
+        assert f"{len(numbers)}" in text, name
+        assert str(202 - len(numbers)) in text or name == "docs/index.md", name
 
 
 NAMED_IN_THE_TEXT = [

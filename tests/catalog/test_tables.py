@@ -38,6 +38,7 @@ HEADER = [
     "Parameters",
     "Licence",
     "Errata",
+    "Notes",
 ]
 
 
@@ -59,7 +60,7 @@ def test_csv_and_tsv_parse_back(two_rows: None) -> None:
         assert [row[0] for row in rows[1:]] == [plain(NASTY), "AlphaNet"]  # the survey's order
         assert rows[1][3] == f"{plain(NASTY)} (as in the survey, unverified)"
         assert rows[2][1:5] == ["", "2015", "CIFAR-10 (unverified)", "PyTorch (as in the survey, unverified)"]
-        assert rows[2][5:] == ["add", "short", "no", "", "", "0"]
+        assert rows[2][5:] == ["add", "short", "no", "", "", "0", "0"]
 
 
 class _Cells(HTMLParser):
@@ -90,7 +91,7 @@ def test_html_parses_and_escapes(two_rows: None) -> None:
 def test_latex_escapes(two_rows: None) -> None:
     text = table("classification", "latex")
     lines = text.splitlines()
-    assert lines[0] == "\\begin{tabular}{lllllllllll}"
+    assert lines[0] == "\\begin{tabular}{llllllllllll}"
     assert lines[-1] == "\\end{tabular}"
     assert lines[4].split(" & ")[0] == (
         r"\textless{}script\textgreater{}alert("
@@ -167,7 +168,7 @@ def test_sizes_of_the_models_of_a_row(install: Install, sizes: tuple[int, ...], 
     install(sample.running(*sizes))
     (row,) = rows()
     assert (row["parameters"], row["runs"]) == (text, "yes")
-    assert table("classification", "csv").splitlines()[1].endswith(f',"{text}",,0')
+    assert table("classification", "csv").splitlines()[1].endswith(f',"{text}",,0,0')
 
 
 def test_a_row_without_models_has_no_size(install: Install) -> None:
@@ -207,12 +208,12 @@ def test_every_cell_of_a_row(install: Install) -> None:
         {
             **{"method": "AlphaNet", "reference": "[1]", "year": "2015", "group": "Denoise"},
             **{"datasets": "b, c", "code": "e (unverified)", "merge": "gate", "span": "long"},
-            **{"runs": "yes", "parameters": "1,000", "licence": "MIT", "errata": "0"},
+            **{"runs": "yes", "parameters": "1,000", "licence": "MIT", "errata": "0", "notes": "0"},
         }
     ]
     assert table("IV", "tsv").splitlines() == [
-        "Method\tRef.\tYear\tGroup\tData sets\tCode\tMerge\tSpan\tRuns here\tParameters\tLicence\tErrata",
-        "AlphaNet\t[1]\t2015\tDenoise\tb, c\te (unverified)\tgate\tlong\tyes\t1,000\tMIT\t0",
+        "Method\tRef.\tYear\tGroup\tData sets\tCode\tMerge\tSpan\tRuns here\tParameters\tLicence\tErrata\tNotes",
+        "AlphaNet\t[1]\t2015\tDenoise\tb, c\te (unverified)\tgate\tlong\tyes\t1,000\tMIT\t0\t0",
     ]
 
 

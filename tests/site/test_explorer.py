@@ -88,6 +88,7 @@ def test_the_record_of_a_work_with_two_models(small_explorer: dict[str, Any]) ->
             "Licence": ["unknown"],
             "Runs here": ["yes"],
             "Errata": ["no"],
+            "Notes": ["no"],
         },
         "numbers": {
             "Year": 2017,
@@ -104,6 +105,7 @@ def test_the_record_of_a_work_with_two_models(small_explorer: dict[str, Any]) ->
             "Repositories": 1,
             "Authors": 1,
             "Errata": 0,
+            "Notes": 0,
         },
         "notes": {
             **dict.fromkeys(("Parameters", "MACs", "Skips found", "Long skips found"), "BetaNet, wide, exact"),
@@ -122,7 +124,7 @@ def test_the_record_of_a_work_without_code_has_printed_sizes(small_explorer: dic
     gamma = small_explorer["gamma"]
     assert gamma["numbers"] == {
         **{"Year": 2016, "Parameters": 44.5e6, "MACs": 3.5e9, "Models built here": 0, "Related works": 1},
-        **{"Data sets": 2, "Reported results": 1, "Repositories": 1, "Authors": 3, "Errata": 0},
+        **{"Data sets": 2, "Reported results": 1, "Repositories": 1, "Authors": 3, "Errata": 0, "Notes": 0},
     }
     assert gamma["notes"] == {
         "Parameters": "GammaNet-B, as printed: 44.5M",
@@ -150,6 +152,7 @@ def test_the_records_of_the_others(small_explorer: dict[str, Any]) -> None:
         "MACs": ["AlphaNet-20: 45,678,901", "AlphaNet-200: 15.0 GFLOPs (as printed)"],
     }
     assert (delta["numbers"]["Errata"], delta["facets"]["Errata"]) == (6, ["yes"])
+    assert (delta["numbers"]["Notes"], delta["facets"]["Notes"]) == (1, ["yes"])
     assert delta["facets"]["Kind"] == ["regulariser"]
     assert delta["printed"] == []
     assert zeta["code"] == ["https://github.com/roe/zeta", "https://github.com/roe/zeta-old"]
@@ -272,15 +275,15 @@ def test_the_rows_of_a_table_are_those_of_its_files(catalogue: Catalogue) -> Non
 
 
 def test_every_erratum_of_a_cell_is_marked_even_when_there_are_two(catalogue: Catalogue) -> None:
-    table = catalogue.survey.tables[0]
-    work = catalogue.entries["dpn"]
-    assert [e.column for e in work.errata if e.where == "Table I"].count("datasets") == 2
+    table = catalogue.survey.tables[1]
+    work = catalogue.entries["cpd"]
+    assert [e.column for e in work.errata if e.where == "Table II"].count("datasets") == 2
     page = table_page(table, catalogue, Recorded())
     for number, erratum in enumerate(work.errata, start=1):
-        if erratum.where == "Table I" and erratum.column:
-            assert f"methods/dpn.html#erratum-{number}" in page
-        elif erratum.where == "Table IV":
-            assert f"methods/dpn.html#erratum-{number}" not in page
+        if erratum.where == "Table II" and erratum.column:
+            assert f"methods/cpd.html#erratum-{number}" in page
+        elif not erratum.column:
+            assert f"methods/cpd.html#erratum-{number}" not in page
 
 
 def test_bibtex_records_are_whole(catalogue: Catalogue) -> None:
@@ -327,5 +330,6 @@ def test_the_place_of_an_erratum(where: str, part: str) -> None:
 
 
 def test_every_place_of_the_catalogue_is_known(catalogue: Catalogue) -> None:
-    errata = [erratum for work in catalogue.entries.values() for erratum in work.errata] + catalogue.survey.errata
-    assert {place(erratum.where) for erratum in errata}.isdisjoint({"Elsewhere"})
+    sources = [*catalogue.entries.values(), catalogue.survey]
+    places = {place(remark.where) for source in sources for remark in [*source.errata, *source.notes]}
+    assert places.isdisjoint({"Elsewhere"})

@@ -43,7 +43,7 @@ def test_all_methods(page: dict[str, str]) -> None:
     }
     data = row_data(page["methods/index.md"])
     assert data["choices"] == [
-        *("Kind", "Task", "Merge", "Span", "Framework", "Official code", "Licence", "Runs here", "Errata"),
+        *("Kind", "Task", "Merge", "Span", "Framework", "Official code", "Licence", "Runs here", "Errata", "Notes"),
     ]
     kinds = {row["key"]: row["facets"]["Kind"][0] for row in data["rows"]}
     assert kinds == {
@@ -340,6 +340,7 @@ def test_what_the_search_page_filters_by(page: dict[str, str]) -> None:
         "kind": ["method"],
         "licence": ["unknown"],
         "merge": ["add", "concat"],
+        "notes": ["no"],
         "official": ["yes"],
         "runs": ["yes"],
         "span": ["long", "short"],

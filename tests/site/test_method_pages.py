@@ -309,7 +309,7 @@ def test_errata_say_where_what_and_how_sure(alpha: str, delta: str) -> None:
         ),
         (
             5,
-            "Table I, category (-unverified) (-unverified) / Survey: A network. / Truth: It is a regulariser.",
+            f"Table I, category (-disputed) {paper} / Survey: A network. / Truth: It is a regulariser.",
         ),
         (
             6,
@@ -318,6 +318,11 @@ def test_errata_say_where_what_and_how_sure(alpha: str, delta: str) -> None:
         ),
     ]
     assert "Errata" not in alpha
+    notes = re.findall(r'<li id="note-(\d+)">(.*?)</li>', delta)
+    assert [(number, shown(text)) for number, text in notes] == [
+        ("1", f"Table II {repository} / Survey: Theano / A Lasagne version came later."),
+    ]
+    assert "### Notes" not in alpha
 
 
 def test_repositories_with_their_role_and_licence(alpha: str, beta: str, gamma: str) -> None:

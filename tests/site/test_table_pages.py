@@ -79,7 +79,7 @@ def test_table_ii_marks_its_own_errata_only(page: dict[str, str]) -> None:
                 f"DeltaNet<../methods/delta.html> [4] {erratum(4)}",
                 "2014",
                 f"KITTI {PAPER} / ~VOC~ {erratum(3)}",
-                f"Theano {REPOSITORY}",
+                f"Theano {REPOSITORY} note 1 of DeltaNet<../methods/delta.html#note-1>",
                 *("", "", "no", "", "", "roe/delta<https://github.com/roe/delta>", "unknown"),
             ],
         ]
@@ -167,6 +167,7 @@ def test_rows_are_chosen_by_official_code_only(page: dict[str, str]) -> None:
         "Licence": ["MIT"],
         "Runs here": ["yes"],
         "Errata": ["no"],
+        "Notes": ["no"],
     }
     assert zeta == {
         "Group": ["Deblur"],
@@ -179,6 +180,7 @@ def test_rows_are_chosen_by_official_code_only(page: dict[str, str]) -> None:
         "Licence": ["BSD-3-Clause", "MIT"],
         "Runs here": ["yes"],
         "Errata": ["no"],
+        "Notes": ["no"],
     }
     assert gamma == {
         "Task": ["detection", "denoising"],
@@ -190,6 +192,7 @@ def test_rows_are_chosen_by_official_code_only(page: dict[str, str]) -> None:
         "Licence": [],
         "Runs here": ["no"],
         "Errata": ["no"],
+        "Notes": ["no"],
     }
     assert facets(page["classification"])["delta"]["Errata"] == ["yes"]
     assert facets(page["reconstruction"])["gamma"]["Group"] == ["Denoise"]
@@ -213,35 +216,35 @@ def test_years_and_themes_of_the_filters(page: dict[str, str]) -> None:
 
 DOWNLOADED = {
     "classification": [
-        ["DeltaNet", "[4]", "2014", "MNIST", "Theano", "", "", "no", "", "", "6"],
+        ["DeltaNet", "[4]", "2014", "MNIST", "Theano", "", "", "no", "", "", "6", "1"],
         [
             *("AlphaNet", "[1]", "2015", "CIFAR-10, CIFAR-100", "PyTorch, TensorFlow", "add", "short"),
-            *("yes", "1,234,567", "MIT", "0"),
+            *("yes", "1,234,567", "MIT", "0", "0"),
         ],
-        ["EpsilonNet", "[6]", "2018", "ImageNet-1K", "JAX", "multiply", "short", "yes", "5,005", "", "0"],
+        ["EpsilonNet", "[6]", "2018", "ImageNet-1K", "JAX", "multiply", "short", "yes", "5,005", "", "0", "0"],
     ],
     "detection": [
         [
             *("GammaNet", "[3]", "2016", "COCO (as in the survey, unverified)", "none", "attention", "long"),
-            *("no", "", "", "0"),
+            *("no", "", "", "0", "0"),
         ],
-        ["EpsilonNet", "[6]", "2018", "MS COCO 2014", "JAX", "multiply", "short", "no", "", "", "0"],
-        ["DeltaNet", "[4]", "2014", "KITTI", "Theano", "", "", "no", "", "", "6"],
+        ["EpsilonNet", "[6]", "2018", "MS COCO 2014", "JAX", "multiply", "short", "no", "", "", "0", "0"],
+        ["DeltaNet", "[4]", "2014", "KITTI", "Theano", "", "", "no", "", "", "6", "1"],
     ],
     "segmentation": [
         [
             *("BetaNet", "[2]", "2017", "ISBI 2012 (unverified)", "Caffe (as in the survey, unverified)"),
-            *("concat, add", "long, short", "yes", "7,700,001 to 31,000,002", "", "0"),
+            *("concat, add", "long, short", "yes", "7,700,001 to 31,000,002", "", "0", "0"),
         ],
     ],
     "reconstruction": [
         [
             *("ZetaNet", "[7]", "2019", "Deblur", "GoPro", "PyTorch", "gate", "short"),
-            *("yes", "909", "BSD-3-Clause, MIT", "0"),
+            *("yes", "909", "BSD-3-Clause, MIT", "0", "0"),
         ],
         [
             *("GammaNet", "[3]", "2016", "Denoise", "BSD68", "none (unverified)", "attention", "long"),
-            *("no", "", "", "0"),
+            *("no", "", "", "0", "0"),
         ],
     ],
 }
@@ -251,7 +254,7 @@ DOWNLOADED = {
 def test_downloaded_tables(page: dict[str, str], small_pages: Path, key: str) -> None:
     columns = [
         *("Method", "Ref.", "Year", *(["Group"] if key == "reconstruction" else []), "Data sets", "Code"),
-        *("Merge", "Span", "Runs here", "Parameters", "Licence", "Errata"),
+        *("Merge", "Span", "Runs here", "Parameters", "Licence", "Errata", "Notes"),
     ]
     folder = small_pages / "tables"
     for suffix, delimiter in (("csv", ","), ("tsv", "\t")):
@@ -276,7 +279,7 @@ ERRATA: list[tuple[str, ...]] = [
         *("4", "Table II", "Table II, row of Delta", "reference", "citation", "[5]"),
         *("The first number of this work is 4.", "confirmed"),
     ),
-    ("5", "Table I", "Table I", "description", "category", "A network.", "It is a regulariser.", "unverified"),
+    ("5", "Table I", "Table I", "description", "category", "A network.", "It is a regulariser.", "disputed"),
     (
         *("6", "Project page", "project page, Part I, section 1, item 4", "", "link", "https://github.com/roe/gone"),
         *("The code is at another address.", "confirmed"),
@@ -288,7 +291,7 @@ SOURCES = [
     ("repository", "README", "https://github.com/roe/delta", "2026-01-07"),
     ("paper", "Section 3", "https://example.com/delta.pdf", "2026-01-06"),
     ("survey", "References", "https://arxiv.org/abs/2405.01725", "2026-01-08"),
-    ("unverified", "", "", ""),
+    ("paper", "Abstract", "https://example.com/delta.pdf", "2026-01-06"),
     ("repository", "", "https://github.com/roe/delta", "2026-01-07"),
 ]
 
@@ -323,7 +326,7 @@ def test_errata_as_files_and_as_rows(small_pages: Path) -> None:
 def test_the_page_of_all_errata(small_pages: Path) -> None:
     text = (small_pages / "errata.md").read_text("utf-8")
     survey = "(+survey)<https://arxiv.org/abs/2405.01725>"
-    marks = [PAPER, REPOSITORY, PAPER, survey, "(-unverified)", REPOSITORY]
+    marks = [PAPER, REPOSITORY, PAPER, survey, PAPER, REPOSITORY]
     assert tables(text)["Errata"] == [
         ["Work", "Where", "Type", "The survey says", "What we found", "Status"],
         *(
@@ -336,3 +339,33 @@ def test_the_page_of_all_errata(small_pages: Path) -> None:
         ],
     ]
     assert shown(text.partition("<p>")[2]).startswith("7 places where the survey")
+    assert "there are\n2 of them" in text
+
+
+def test_notes_stand_apart_from_errata(page: dict[str, str], small_pages: Path) -> None:
+    text = (small_pages / "errata.md").read_text("utf-8")
+    assert tables(text)["Notes"] == [
+        ["Work", "Where", "Note", "Source"],
+        [
+            *("DeltaNet<methods/delta.html#note-1>", "Table II", "Theano / A Lasagne version came later."),
+            REPOSITORY,
+        ],
+        ["", "References, [3]", "The printed issue is of 2017.", "(+documentation)<https://example.com/record>"],
+    ]
+    assert re.findall(r'#note-(\d)" title="(.*?)"', page["detection"]) == [("1", "A Lasagne version came later.")]
+    assert "#note-" not in page["classification"]
+    header, *lines = csv.reader(io.StringIO((small_pages / "notes.csv").read_text("utf-8")))
+    objects: list[dict[str, Any]] = json.loads((small_pages / "notes.json").read_text("utf-8"))
+    assert [[str(one[column]) for column in header] for one in objects] == lines
+    assert [(one["key"], one["number"], one["column"], one["adds"]) for one in objects] == [
+        ("delta", 1, "code", "A Lasagne version came later."),
+        ("", 1, "", "The printed issue is of 2017."),
+    ]
+
+
+def test_what_nobody_has_read_is_on_no_page(small_pages: Path) -> None:
+    for path in small_pages.rglob("*"):
+        if path.suffix in (".md", ".csv", ".json", ".js", ".txt", ".tsv", ".tex"):
+            text = path.read_text("utf-8")
+            assert "Nobody has read this" not in text, path
+            assert "Fashion-MNIST is unread" not in text, path
