@@ -28,7 +28,7 @@ from skipkb.skips.nodes import (
 from skipkb.skips.ops import Family
 from skipkb.vocabulary import Shortcut
 
-_TRANSPARENT = {Family.IDENT, Family.RESAMPLE, Family.NORM, Family.SLICE, Family.MUL, Family.SPLIT}
+_TRANSPARENT = {Family.IDENT, Family.RESAMPLE, Family.NORM, Family.SLICE, Family.MUL, Family.SPLIT, Family.ADD}
 _NOWHERE: tuple[dict[int, Path], int] = {}, -1
 _STEP = 1.5
 """A resolution counts as another one from this factor on (unpadded convolutions lose a few pixels)."""
@@ -98,6 +98,9 @@ class Analysis:
             for pred in dict.fromkeys(node.preds):
                 self.consumers[pred].append(number)
         self._link()
+        self._summing = False
+        self._carried: dict[int, list[int]] = {}
+        """Of each sum with a skip, the operands that are shortcuts."""
         self._reach: dict[int, tuple[dict[int, Path], int]] = {}
         self._budget = 400_000 + 300 * len(self.nodes)
         self._stopped = False
@@ -107,10 +110,13 @@ class Analysis:
         self.forks: list[int] = []
         self.bit: list[int] = []
         self.ancestors: list[int] = []
+        self.depth: list[int] = []
+        """Fewest weighted layers since the input."""
         for number, node in enumerate(self.nodes):
             seen = 0
             for pred in node.preds:
                 seen |= self.ancestors[pred]
+            self.depth.append(node.weight + min((self.depth[pred] for pred in node.preds), default=0))
             fork = 0
             if len(self.consumers[number]) > 1:
                 fork = 1 << len(self.forks)
@@ -193,18 +199,19 @@ class Analysis:
             shortcut = _classify(near, far)
             if shortcut is not None:
                 return Relation(source, near, far, shortcut)
-        behind = self._behind_gate(mine, other)
+        behind = self._behind(mine, other) or (self._behind_sum(mine, other, source) if self._summing else None)
         if behind is not None:
             return behind
         return Relation(source, near, far, _classify(near, far) if far.long == near.short else None)
 
-    def _behind_gate(self, mine: int, other: int) -> Relation | None:
-        """``x * (1 - t)``: both operands descend from t, but what is carried is x."""
+    def _behind(self, mine: int, other: int) -> Relation | None:
+        """Back from ``mine`` along what is carried, to an earlier source: ``x.view() * (1 - t)``, where both operands
+        descend from t, carries x."""
         nodes = self.nodes
-        at, flags = mine, 0
+        at, flags, gated = mine, 0, False
         for _ in range(12):
             node = nodes[at]
-            if node.family not in _TRANSPARENT or node.weight or not node.preds:
+            if node.weight or not node.preds:
                 return None
             if node.merge == "product":
                 if self.bit[at] & self.ancestors[other]:
@@ -212,14 +219,14 @@ class Analysis:
                 values = [p for p in node.preds if not self._squashed(p)]
                 if len(values) != 1:
                     return None
-                before = values[0]
-            elif len(set(node.preds)) == 1:
+                before, gated = values[0], True
+            elif len(set(node.preds)) == 1 and (node.family in _TRANSPARENT or node.flags == ACTIVATED):
                 before = node.preds[0]
             else:
                 return None
             flags |= node.flags
             at = before
-            if flags & GATED and self.bit[at] & self.ancestors[other]:
+            if self.bit[at] & self.ancestors[other] and not (gated and flags & ACTIVATED):
                 reach = self.paths(at, max(mine, other))
                 if other in reach and mine in reach:
                     path = Path(0, 0, 0, flags, reach[mine].floor, reach[mine].ceiling)
@@ -227,6 +234,38 @@ class Analysis:
                     if relation.shortcut is not None and relation.gain > 0:
                         return relation
         return None
+
+    def _behind_sum(self, mine: int, other: int, worker: int) -> Relation | None:
+        """A running sum: where ``mine`` is a sum that serves nothing but the next one, what it carries is what its own
+        shortcut carries (the image of LapSRN, which goes up and gathers a residual at each level). ``worker`` is the
+        latest node that both operands come from: it lies on the way to the residuals, or the sum does not run along."""
+        nodes = self.nodes
+        at, flags = mine, 0
+        for _ in range(12):
+            node = nodes[at]
+            if not self._serves_only(at, other):
+                return None
+            if at in self._carried:
+                break
+            if node.merge or node.weight or node.family not in _TRANSPARENT or len(set(node.preds)) != 1:
+                return None
+            flags |= node.flags
+            at = node.preds[0]
+        best: Relation | None = None
+        for operand in self._carried.get(at, ()):
+            relation = self.relate(operand, other)
+            if relation is None or relation.shortcut is None or relation.gain < 1 or relation.source == worker:
+                continue
+            path = relation.mine._replace(flags=relation.mine.flags | flags)
+            relation = relation._replace(mine=path, shortcut=_classify(path, relation.other))
+            if relation.shortcut is not None and (best is None or relation.gain > best.gain):
+                best = relation
+        return best
+
+    def _serves_only(self, number: int, other: int) -> bool:
+        """Whether nothing that ``other`` is made of uses the node."""
+        users = self.consumers[number]
+        return len(users) == 1 or not self.bit[number] & self.ancestors[other]
 
     def _squashed(self, node: int) -> bool:
         """Whether a sigmoid or the like is the last thing that happened, rearranging and rescaling aside."""
@@ -313,6 +352,7 @@ class Analysis:
     def _merge(self, number: int, found: Found) -> None:
         leaves = self._leaves(number)
         kind: Kind = "add" if self._summed_stack(number) is not None else cast(Kind, self.nodes[number].merge)
+        self._summing = kind == "add"
         edges: list[tuple[Leaf, Relation]] = []
         weak: list[tuple[Leaf, Relation]] = []
         for leaf in leaves:
@@ -334,16 +374,42 @@ class Analysis:
         # Next to a free shortcut, a projection from the same source is one more branch.
         free = {relation.source for _, relation in edges if not relation.mine.long}
         edges = [(leaf, relation) for leaf, relation in edges if not relation.mine.long or relation.source not in free]
+        edges = self._without_main_path(edges, leaves)
         if edges:
-            for holder in sorted({leaf.holder for leaf, _ in edges}):
-                mine = [(leaf, relation) for leaf, relation in edges if leaf.holder == holder]
-                group = leaves if len({leaf.holder for leaf, _ in edges}) == 1 else self._operands(holder)
-                at = number if len({leaf.holder for leaf, _ in edges}) == 1 else holder
+            if kind == "add":
+                self._carried[number] = [leaf.node for leaf, _ in edges]
+            for holders in self._sums(edges):
+                mine = [(leaf, relation) for leaf, relation in edges if leaf.holder in holders]
+                at, group = number, leaves
+                if len(mine) < len(edges):
+                    at = max(holders)
+                    group = [leaf for holder in sorted(holders) for leaf in self._operands(holder)]
+                    group = [leaf for leaf in group if leaf.node not in holders]
+                holder = at if len(holders) > 1 else min(holders)
                 found.skips.append(self._skip(len(found.skips), kind, at, holder, mine, group))
         elif weak:
             found.weak.append(self._skip(len(found.weak), kind, number, weak[0][0].holder, weak[:1], leaves))
         else:
             self._branches(number, kind, leaves, found)
+
+    def _without_main_path(self, edges: list[tuple[Leaf, Relation]], leaves: list[Leaf]) -> list[tuple[Leaf, Relation]]:
+        """Where every operand is a shortcut around another one, the one that was worked on most is the main path."""
+        if len(edges) < len(leaves) or len(edges) < 2:
+            return edges
+
+        def work(place: int) -> tuple[int, int, int]:
+            leaf, relation = edges[place]
+            return self.depth[leaf.node], relation.mine.long, leaf.node
+
+        main = max(range(len(edges)), key=work)
+        return [edge for place, edge in enumerate(edges) if place != main]
+
+    def _sums(self, edges: list[tuple[Leaf, Relation]]) -> list[set[int]]:
+        """The merges that the edges enter, those of one call of a module together: ``a + b + c`` is one sum."""
+        calls: dict[int, set[int]] = {}
+        for leaf, _ in edges:
+            calls.setdefault(id(self.nodes[leaf.holder].frame), set()).add(leaf.holder)
+        return sorted(calls.values(), key=min)
 
     def _straight(self, leaf: Leaf, leaves: list[Leaf]) -> Relation | None:
         """The plainest case: another operand was computed from this very one."""
@@ -359,6 +425,7 @@ class Analysis:
         return Relation(leaf.node, reach[leaf.node], longest, "identity")
 
     def _product(self, number: int, found: Found) -> None:
+        self._summing = False
         leaves = self._operands(number)
         if len(leaves) != 2:
             return
@@ -375,6 +442,7 @@ class Analysis:
 
     def _branches(self, number: int, kind: str, leaves: list[Leaf], found: Found) -> None:
         """Two operands with weighted layers of their own since they parted."""
+        self._summing = False
         for place, leaf in enumerate(leaves):
             for other in leaves[place + 1 :]:
                 relation = self.relate(leaf.node, other.node) if leaf.node != other.node else None

@@ -182,8 +182,9 @@ def parallel_branches_around_one_shortcut(m: Net, x: Tensor) -> Tensor:
     return x + m.a(x) + m.f(x)
 
 
-@case(2, 0, 0)
+@case(1, 0, 0)
 def residual_in_residual_without_a_layer_between(m: Net, x: Tensor) -> Tensor:
+    """One sum of three, however it is bracketed: h and x are its two shortcuts."""
     h = m.c(x)
     return (h + m.f(h)) + x
 
