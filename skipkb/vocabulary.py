@@ -111,8 +111,8 @@ TASKS: Mapping[str, str] = {
 }
 """What the works are for."""
 LICENCES = (
-    "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "GPL-2.0-only", "GPL-3.0-only",
-    "AGPL-3.0-only", "LGPL-3.0-only", "ISC", "MIT", "Unlicense",
+    "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0",
+    "GPL-2.0-only", "GPL-3.0-only", "AGPL-3.0-only", "LGPL-3.0-only", "ISC", "MIT", "Unlicense",
 )  # fmt: skip
 """SPDX identifiers that occur; one of a repository's own text begins with LicenseRef-."""
 

@@ -5,6 +5,8 @@ The catalogue is generated from nothing here; a row that gets lost, moves or cha
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from skipkb.catalog.loading import load
@@ -91,3 +93,18 @@ def test_table_one_runs_and_what_the_text_names_beside_it() -> None:
         assert entry.variants, f"{key} does not run"
         assert entry.smoke
         assert entry.implementation is None
+
+
+PAGE_ITEMS = {
+    "I": {"1": 11, "2": 5, "3": 26, "4": 11, "5": 11},
+    "II": {"1": 16, "2": 10, "3": 21, "4": 4, "5": 7, "6": 7, "7": 9},
+    "III": {"1": 5, "2": 2, "3": 4, "4": 4, "5": 1},
+}
+"""How many items the survey's project page lists, by part and section; in the first of Part II two have number 14."""
+
+
+def test_every_item_of_the_project_page_stands_in_an_entry() -> None:
+    items = [item for work in load().entries.values() for item in work.survey.page]
+    found = Counter((item.part, item.section.partition(".")[0]) for item in items)
+    assert found == {(part, number): n for part, sections in PAGE_ITEMS.items() for number, n in sections.items()}
+    assert len(items) == 154
