@@ -62,7 +62,7 @@ class Guard:
                 tensor.data = data
             for buffer, copy in self._copies:
                 # By value: batch norm writes its statistics without counting a version.
-                if not torch.equal(buffer, copy):
+                if not _equal(buffer, copy):
                     buffer.copy_(copy)
             for parameter, copy in self._touched.values():
                 parameter.copy_(copy)
@@ -79,6 +79,16 @@ class Guard:
                 parameter.requires_grad_(requires_grad)
             if parameter.grad is not grad:
                 parameter.grad = grad
+
+
+def _equal(buffer: Tensor, copy: Tensor) -> bool:
+    """By value. Sparse layouts have no such comparison: what they are made of does."""
+    if buffer.layout is torch.strided:
+        return torch.equal(buffer, copy)
+    if buffer.layout is torch.sparse_coo:
+        buffer, copy = buffer.coalesce(), copy.coalesce()
+        return torch.equal(buffer.indices(), copy.indices()) and torch.equal(buffer.values(), copy.values())
+    return torch.equal(buffer.to_dense(), copy.to_dense())
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -58,8 +58,11 @@ def _aside(graph: SkipGraph) -> frozenset[int]:
     places = [max(layer.places, 1) for layer in graph.layers]
     wide = max((k for k, number in enumerate(places) if number > 1), default=-1)
     found = {k for k in range(1, wide) if places[k] == 1 and any(number > 1 for number in places[:k])}
+    levels = {(edge.start, skip.end) for skip in graph.skips for edge in skip.edges if edge.cross_scale}
     for gate in graph.gates:
         for edge in gate.edges:
+            if any(start == edge.start and gate.end <= end for start, end in levels):
+                continue  # on the shortcut of an encoder-decoder: between lies its valley
             before = places[max(edge.start - 1, 0)]
             for k in range(edge.start, gate.end):
                 size = graph.layers[k].size

@@ -190,7 +190,7 @@ class Values:
         """The tensor is new and holds data of ``node``; so does a storage seen for the first time."""
         self.put(tensor, node)
         storage = storage_of(tensor)
-        if storage not in self._owners and storage not in self._writes:
+        if storage >= 0 and storage not in self._owners and storage not in self._writes:
             self._owners[storage] = node
             self._hold(tensor, storage)
 
@@ -210,5 +210,5 @@ class Values:
         self._writes.setdefault(storage, []).append(Written(node, whole, self._time, region))
 
     def _hold(self, tensor: Tensor, storage: int) -> None:
-        if storage not in self._held:
+        if storage >= 0 and storage not in self._held:
             self._held[storage] = StorageWeakRef(tensor.untyped_storage())

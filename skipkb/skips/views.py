@@ -26,6 +26,8 @@ def geometry_of(tensor: Tensor) -> Geometry:
 
 def covers(tensor: Tensor) -> bool:
     """Whether the tensor is all of its storage."""
+    if storage_of(tensor) < 0:
+        return True
     return tensor.numel() * tensor.element_size() >= tensor.untyped_storage().nbytes()
 
 
