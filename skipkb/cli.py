@@ -275,7 +275,8 @@ def _check(arguments: argparse.Namespace) -> int:
         verdict = f"{len(problems) + len(stale)} problems" if problems or stale else "no problem"
         print(f"{files} entries, {len(catalogue.references) if catalogue else 0} references: {verdict}")
         if catalogue and catalogue.waiting:
-            print(f"{catalogue.waiting} errata and notes are not published: nobody has read what they rest on")
+            waiting = f"{catalogue.waiting} errata and notes are not published: nobody has read what they rest on"
+            print(waiting, file=sys.stderr)
     return FAILED if problems or stale else FINE
 
 

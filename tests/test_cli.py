@@ -217,7 +217,8 @@ def test_table_as_json_and_by_number(skip: Callable[..., Run]) -> None:
 
 def test_check_of_the_real_catalogue(skip: Callable[..., Run]) -> None:
     code, out, err = skip("check")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert re.fullmatch(r"(\d+ errata and notes are not published: nobody has read what they rest on\n)?", err)
     assert out.strip().endswith("references: no problem")
     assert json.loads(skip("check", "--json")[1]) == {"problems": [], "stale_schemas": []}
 
@@ -228,8 +229,8 @@ def test_check_of_a_broken_catalogue(skip: Callable[..., Run], checkout: Path) -
     with (checkout / "catalog" / "references.bib").open("a", encoding="utf-8") as file:
         file.write("\n@article{x, title={y}}\n")
     (checkout / "catalog" / "schema.json").write_text("{}")
-    code, out, err = skip("check")
-    assert (code, err) == (1, "")
+    code, out, _ = skip("check")
+    assert code == 1
     line = path.read_text("utf-8").split("kindd")[0].count("\n") + 1
     assert f"segmentation/unet.yaml:{line}:1: kindd: unknown key; did you mean 'kind'? allowed: key, name" in out
     assert "kind: this key is required and missing" in out
