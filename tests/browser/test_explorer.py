@@ -166,7 +166,7 @@ def test_the_files_of_the_explorer_hold_the_rows_shown(visit: Any) -> None:
     assert [line[header.index("Year")] for line in lines] == sorted(line[header.index("Year")] for line in lines)
     library = bibtexparser.parse_string(downloaded(page, "BibTeX"))
     assert not library.failed_blocks
-    assert {entry.key for entry in library.entries} == {load().entries[key].paper.bibtex for key in keys}
+    assert {entry.key for entry in library.entries} == {load().entries[key].paper for key in keys}
 
 
 def test_the_files_of_a_table_hold_the_rows_shown_as_they_are_ordered(visit: Any) -> None:
