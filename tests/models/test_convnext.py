@@ -56,15 +56,15 @@ def test_the_scale_multiplies_the_branch_channel_by_channel() -> None:
 
 
 def test_depthwise_convolution_mixes_positions_and_the_matrices_mix_channels() -> None:
-    block = convnext.Block(6, layer_scale_init_value=1.0)
+    block = convnext.Block(6, layer_scale_init_value=1.0).double()
     nn.init.normal_(block.dwconv.weight)
-    x = torch.randn(1, 6, 15, 15)
+    x = torch.randn(1, 6, 15, 15, dtype=torch.float64)
     other = x.clone()
     other[0, 2, 7, 7] += 1
-    moved = (block.dwconv(x) != block.dwconv(other))[0]
+    moved = (block.dwconv(x) - block.dwconv(other))[0].abs() > 1e-12
     assert moved.any(2).any(1).tolist() == [False, False, True, False, False, False]  # one channel only
     assert moved[2].sum() == 49  # and 7 x 7 positions of it
-    moved = (block(x) != block(other))[0]
+    moved = (block(x) - block(other))[0].abs() > 1e-12
     assert moved.any(2).any(1).all()  # every channel
     assert moved.any(0).sum() == 49  # and still only 7 x 7 positions: the rest acts on each pixel by itself
 

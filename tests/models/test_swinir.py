@@ -156,7 +156,7 @@ def test_without_the_mask_opposite_borders_would_mix() -> None:
     changed = x.clone()
     changed[:, -1] += 1
     with torch.no_grad():
-        assert torch.equal(layer.attention(changed)[:, 0], layer.attention(x)[:, 0])
+        torch.testing.assert_close(layer.attention(changed)[:, 0], layer.attention(x)[:, 0])
         layer.attn_mask.zero_()
         assert not torch.allclose(layer.attention(changed)[:, 0], layer.attention(x)[:, 0])
 
@@ -176,10 +176,10 @@ def test_shifted_layers_carry_information_across_window_borders() -> None:
     changed[:, 3, 3, 0] += 1  # last pixel of the first window; LayerNorm would hide a shift of all channels
     with torch.no_grad():
         difference = (plain(changed) - plain(x)).abs().sum(-1)[0]
-        assert difference[:4, :4].min() > 0
-        assert difference[4:].max() == 0
-        assert difference[:, 4:].max() == 0
-        assert (shifted(plain(changed)) - shifted(plain(x))).abs().sum(-1)[0][4:6, 4:6].min() > 0
+        assert difference[:4, :4].min() > 1e-3
+        assert difference[4:].max() < 1e-5
+        assert difference[:, 4:].max() < 1e-5
+        assert (shifted(plain(changed)) - shifted(plain(x))).abs().sum(-1)[0][4:6, 4:6].min() > 1e-3
 
 
 def test_every_second_layer_is_shifted() -> None:
