@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipkb.skips.ops import Op
 from skipkb.skips.places import Frame
@@ -54,14 +55,23 @@ def tensors_of(args: Iterable[Any], kwargs: dict[str, Any]) -> list[Tensor]:
     return found
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in nested lists, tuples, dicts and dataclasses."""
+def tensors_in(value: Any, seen: set[int] | None = None) -> list[Tensor]:
+    """Every tensor in nested lists, tuples, mappings, dataclasses and other objects that hold tensors."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, dict):
-        return [tensor for item in value.values() for tensor in tensors_in(item)]
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return []
+    seen.add(id(value))
+    return [tensor for item in items_of(value) for tensor in tensors_in(item, seen)]
+
+
+def items_of(value: Any) -> list[Any]:
+    """What a container or an object holds; nothing of what is no data: modules, classes, functions."""
+    if isinstance(value, Mapping):
+        return list(value.values())
     if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    if hasattr(value, "__dataclass_fields__"):
-        return [tensor for name in value.__dataclass_fields__ for tensor in tensors_in(getattr(value, name))]
-    return []
+        return list(value)
+    if isinstance(value, (nn.Module, type, ModuleType)) or callable(value) or not hasattr(value, "__dict__"):
+        return []
+    return list(vars(value).values())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from skipkb.skips.calls import tensors_in
 
 
 class TraceError(ValueError):
@@ -24,6 +27,10 @@ def prepare(model: nn.Module, x: Any, *, dry: bool) -> tuple[tuple[Any, ...], di
         raise TraceError("the model has lazy parameters that no input has shaped yet; call it once, then trace it")
     if _is_shape(x):
         x = _random(model, tuple(x), dry)
+    if isinstance(x, Mapping) and not isinstance(x, dict):
+        x = dict(x)
+    if isinstance(x, dict) and _takes_any(model):
+        x = tuple(x.values())
     args, kwargs = ((), x) if isinstance(x, dict) else (x, {}) if isinstance(x, tuple) else ((x,), {})
     if isinstance(x, dict) and not all(isinstance(name, str) for name in x):
         raise TraceError("a dict of inputs names the arguments of forward; its keys must be text")
@@ -31,6 +38,15 @@ def prepare(model: nn.Module, x: Any, *, dry: bool) -> tuple[tuple[Any, ...], di
     device = torch.device("meta") if dry or _on_meta(model) else None
     args, kwargs = copied(args, device), copied(kwargs, device)
     return args, kwargs
+
+
+def _takes_any(model: nn.Module) -> bool:
+    """Whether forward names none of its arguments, so that they are told apart by their order alone."""
+    try:
+        kinds = {parameter.kind for parameter in inspect.signature(model.forward).parameters.values()}
+    except (TypeError, ValueError):
+        return False
+    return kinds == {inspect.Parameter.VAR_POSITIONAL}
 
 
 def _is_shape(x: Any) -> bool:
@@ -85,12 +101,19 @@ def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 def copied(value: Any, device: torch.device | None) -> Any:
     """The same structure with every tensor copied (and moved, for a model on the meta device)."""
     if isinstance(value, Tensor):
-        copy = value.detach().clone() if device is None else value.detach().to(device)
-        return copy.requires_grad_(value.requires_grad)
+        fresh = value.detach().clone() if device is None else value.detach().to(device)
+        return fresh.requires_grad_(value.requires_grad)
     if isinstance(value, dict):
         return {key: copied(item, device) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(copied(item, device) for item in value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(copied(item, device) for item in value))
+    if isinstance(value, Mapping):
+        return type(value)({key: copied(item, device) for key, item in value.items()})  # type: ignore[call-arg]
+    if tensors_in(value):
+        twin = copy.copy(value)
+        for name, item in vars(value).items():
+            object.__setattr__(twin, name, twin if item is value else copied(item, device))
+        return twin
     return value

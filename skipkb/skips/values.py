@@ -88,11 +88,11 @@ class Values:
         """The tensors that a module keeps are constants, those in plain attributes too."""
         for name, thing in module.__dict__.items():
             if isinstance(thing, Tensor):
-                self.put(thing, -1)
+                self.put(thing, -1, _weight(f"{path}.{name}".lstrip("."), thing))
             elif type(thing) in (list, tuple, dict) and thing and name not in _OWN:
                 for item in tensors_of(thing.values() if isinstance(thing, dict) else thing, {}):
                     if not self.known(item):
-                        self.put(item, -1)
+                        self.put(item, -1, _weight(f"{path}.{name}".lstrip("."), item))
         for buffer in module._buffers.values():
             if buffer is not None:
                 self.put(buffer, -1)
@@ -212,3 +212,8 @@ class Values:
     def _hold(self, tensor: Tensor, storage: int) -> None:
         if storage >= 0 and storage not in self._held:
             self._held[storage] = StorageWeakRef(tensor.untyped_storage())
+
+
+def _weight(name: str, tensor: Tensor) -> frozenset[str]:
+    """A tensor that can be trained is a weight, wherever it is kept."""
+    return frozenset((name,)) if tensor.requires_grad and tensor.is_leaf else NOTHING

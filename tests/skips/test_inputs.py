@@ -140,11 +140,11 @@ def test_blocks_that_hand_on_dicts_and_dataclasses(capture: Any) -> None:
 def test_tensors_in_an_object_nobody_can_look_into_are_reported(capture: Any) -> None:
     class Bag:
         def __init__(self, x: Tensor) -> None:
-            self.x = x
+            self.x = lambda: x
 
     class Opens(Net):
         def forward(self, x: Tensor, bag: Bag) -> Tensor:
-            return self.block(x) + bag.x
+            return self.block(x) + bag.x()
 
     graph = traced(Opens(), (torch.randn(2, 4), Bag(torch.randn(2, 4))), capture)
     assert graph.counts() == ONE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,3 +99,28 @@ def test_a_gate_on_a_pooled_copy_still_stands_aside() -> None:
     rule: Callable[..., Any] = lambda m, x: m.b(m.a(x) * torch.sigmoid(m.g(m.a(x).mean((2, 3), keepdim=True))))  # noqa: E731
     convs = {name: nn.Conv2d(4, 4, 1) for name in "abg"}
     assert len(find_stages(trace_skips(Net(rule, **convs), (1, 4, 16, 16)))) == 1
+
+
+class Data:
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.me = x, self
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+def test_objects_and_mappings_that_hold_tensors(capture: str) -> None:
+    def rule(m: Any, d: Any) -> Tensor:
+        x = d if isinstance(d, Tensor) else d["x"] if isinstance(d, UserDict) else d.x
+        return x + F.relu(m.l(x))  # type: ignore[no-any-return]
+
+    x = torch.randn(6, 8)
+    for held in (SimpleNamespace(x=x), Data(x), UserDict(x=x), (UserDict(x=x),)):
+        assert traced(Net(rule, l=nn.Linear(8, 8)), held, capture).counts() == ONE
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+def test_trainable_tensors_that_are_not_registered(capture: str) -> None:
+    weight = torch.randn(8, 8, requires_grad=True)
+    for kept in ([weight], {"w": weight}, (weight,)):
+        model = Net(lambda m, x: x + torch.tanh(x @ weight))
+        model.kept = kept
+        assert traced(model, torch.randn(2, 8), capture).counts() == ONE
