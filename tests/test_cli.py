@@ -244,7 +244,8 @@ def test_check_of_a_broken_catalogue(skip: Callable[..., Run], checkout: Path) -
     ]
     assert ("segmentation/unet.yaml", line, 1, "kindd") in places
     code, _, err = skip("check", "--write-schema")
-    assert (code, err) == (1, "wrote schema.json\n")
+    assert code == 1
+    assert err.startswith("wrote schema.json\n")
     for command in (("list",), ("search", "unet"), ("export", str(checkout / "out"))):
         code, out, err = skip(*command)
         assert (code, out) == (1, "")

@@ -89,7 +89,7 @@ hide: [toc, navigation]
 <p>{len(rows)} places where the survey or its project page differs from what we found, each with its evidence. The
 list is meant as help: a survey of two hundred works cannot be without slips, and a reader should meet the right
 value in the place where the slip stands. Corrections of our corrections are welcome. Only what somebody has read up
-is listed. What is true but worth adding to is no erratum: it is a <a href="#notes">note</a>, and there are
+is listed. What is true but worth adding to is not an erratum: it is a <a href="#notes">note</a>, and there are
 {len(notes)} of them.</p>
 
 {table(headers, rows, caption="Errata", interactive="errata")}

@@ -43,7 +43,7 @@ def _document(work: Work) -> dict[str, object]:
         selected.setdefault(facet, []).append(value)
     spans: dict[str, list[float]] = {}
     for facet, amount in sorted(set(numbers(work))):
-        spans.setdefault(facet, []).append(amount)
+        spans.setdefault(facet, []).append(int(amount) if float(amount).is_integer() else amount)  # shorter
     return {
         "key": work.key,
         "label": work.name,
