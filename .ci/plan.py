@@ -2,8 +2,10 @@
 
 An entry is done again where something that its result depends on, one of its tests or its notebook is not what it was
 when it passed last; a tenth of the others are done by turns, so that each is done at least every tenth run. ``FULL=1``
-does all, and so does a run that remembers nothing. ``PART=common`` leaves the entries out, ``PART=entries`` is them
-alone, ``SHARD=2/4`` the second quarter of them. build/ci remembers what has passed; a cache may carry it along.
+does all, and so does a run that remembers nothing. What has changed since something passed is trained in every setting
+of the processor; a run that remembers nothing leaves that to the committed results, which a test wants to be current.
+``PART=common`` leaves the entries out, ``PART=entries`` is them alone, ``SHARD=2/4`` the second quarter of them.
+build/ci remembers what has passed; a cache may carry it along.
 """
 
 from __future__ import annotations
@@ -131,8 +133,12 @@ def _write(name: str, content: Mapping[str, Any]) -> None:
     part.replace(MEMORY / name)
 
 
+def _entries(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name != ZOO]
+
+
 def main(command: str) -> None:
-    """``choose`` prints the plan and keeps it; ``changed``, ``turn`` and ``zoo`` print a part of it; ``done``."""
+    """``choose`` prints the plan and keeps it; ``changed``, ``rest``, ``all`` and ``zoo`` are parts of it; ``done``."""
     if command == "choose":
         now = digests(os.environ.get("PART", "all"), os.environ.get("SHARD", "1/1"))
         memory = _read("passed.json")
@@ -144,9 +150,11 @@ def main(command: str) -> None:
     plan = Plan(**kept["plan"])
     match command:
         case "changed":
-            print(*(name for name in plan.changed if name != ZOO))
-        case "turn":
-            print(*(name for name in plan.turn if name != ZOO))
+            print(*(_entries(plan.changed) if plan.run > 1 else []))
+        case "rest":
+            print(*(_entries(plan.changed) if plan.run == 1 else []), *_entries(plan.turn))
+        case "all":
+            print(*_entries(plan.changed), *_entries(plan.turn))
         case "zoo":
             print("yes" if ZOO in (*plan.changed, *plan.turn) else "no")
         case "done":
@@ -154,7 +162,7 @@ def main(command: str) -> None:
             _write("passed.json", memory)
             print(summary(plan, memory))
         case _:
-            raise SystemExit(f"{command!r} is not choose, changed, turn, zoo or done")
+            raise SystemExit(f"{command!r} is not choose, changed, rest, all, zoo or done")
 
 
 if __name__ == "__main__":
