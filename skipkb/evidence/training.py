@@ -89,12 +89,13 @@ def everywhere(subject: Subject, seeds: tuple[int, ...]) -> list[Training]:
         RuntimeError: a process failed; the message is the last line that it wrote.
     """
     entry = subject.entry.model_dump_json(include=set(type(subject.entry).model_fields))
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "PASSIVE"}  # two threads may share a processor
     trainings = []
     for capability in CAPABILITIES:
         done = subprocess.run(
             [sys.executable, "-m", "skipkb.evidence.training", *map(str, seeds)],
             input=entry,
-            env={**os.environ, "ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "ATEN_CPU_CAPABILITY": capability, **paths},
             capture_output=True,
             encoding="utf-8",
             check=False,
