@@ -1,4 +1,4 @@
-"""What is committed under catalog/evidence: every method that runs, measured today, with a margin on every processor."""
+"""What is committed under catalog/evidence: every method that runs, measured today, with a margin everywhere."""
 
 from __future__ import annotations
 
