@@ -84,6 +84,7 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool
     name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
     official = [repository for repository in work.code if repository.role == "official"]
     models = work.models_for(found.key)
+    equal = [one for one in equal_now(work, recorded) if one.variant in {model.name for model in models}]
     sizes = sorted(variant.parameters for variant in models)
     text = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
     cells = [
@@ -95,7 +96,7 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool
         escape(", ".join(work.merges)),
         escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
         "yes" if models else "no",
-        (equal_marks(equal_now(work, recorded)) or "not compared") if models else "",
+        (equal_marks(equal) or "not compared") if models else "",
         f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
         "<br>".join(link(r.url, r.url.split("://")[1].removeprefix("github.com/").rstrip("/")) for r in official)
         or "none",
