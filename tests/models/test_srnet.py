@@ -36,7 +36,7 @@ def test_sizes_are_exact(levels: int, parameters: int) -> None:
 @pytest.mark.parametrize("depth", [10, 16])
 @pytest.mark.parametrize("levels", [0, 1, 2, 3])
 def test_a_trace_finds_the_links_of_each_level(levels: int, depth: int, widen_factor: int) -> None:
-    """A link around k groups crosses 2 n k convolutions, a block's own skip two. Links that end together are one sum."""
+    """A link around k groups crosses 2 n k convolutions, a block's own skip two. Links that end together are a sum."""
     with torch.device("meta"):
         model = SRNet(depth=depth, widen_factor=widen_factor, levels=levels).eval()
     n = (depth - 4) // 6
