@@ -284,7 +284,7 @@ def _check_links(arguments: argparse.Namespace) -> int:
     import datetime
 
     from skipkb.catalog.search import entries
-    from skipkb.evidence.links import Link, check_links, links_file, read_links, urls_of, write_links
+    from skipkb.evidence.addresses import Link, check_links, links_file, read_links, urls_of, write_links
 
     _checkout()
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skipkb.catalog.entry import Work
-from skipkb.catalog.files import write_text
 from skipkb.catalog.paths import PACKAGE
+from skipkb.catalog.writing import write_text
 from skipkb.evidence.key import installed_torch, key_of, pinned_torch, tracer
 from skipkb.evidence.sources import digest, imported, source_files
 

@@ -12,7 +12,7 @@ import pytest
 from skipkb import notebooks
 from skipkb.catalog.search import get
 from skipkb.notebooks import Executed, Notebook, execute, guides, notebook_of
-from skipkb.site.notebooks import guide_page, notebook_section
+from skipkb.site.notebook_pages import guide_page, notebook_section
 
 ROOT = Path(__file__).resolve().parents[1]
 

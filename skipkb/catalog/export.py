@@ -10,9 +10,9 @@ from pathlib import Path
 
 from skipkb.catalog import paths
 from skipkb.catalog.entry import Work
-from skipkb.catalog.files import write_text
 from skipkb.catalog.index import source_hash, write_index
 from skipkb.catalog.loading import Catalogue
+from skipkb.catalog.writing import write_text
 
 _COLUMNS = (
     "key", "name", "folder", "kind", "year", "title", "authors", "venue", "doi", "arxiv", "tasks", "themes",

@@ -189,7 +189,7 @@ def write_index(catalogue: Catalogue, path: Path, source: str) -> None:
     Raises:
         OSError: when the place cannot be written.
     """
-    from skipkb.catalog.files import write_bytes
+    from skipkb.catalog.writing import write_bytes
 
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         fill_index(connection, catalogue, source)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from skipkb.catalog.entry import FOLDERS
-from skipkb.catalog.files import write_text
+from skipkb.catalog.writing import write_text
 
 _ENTRY = """\
 # yaml-language-server: $schema=../schema.json

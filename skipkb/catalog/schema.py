@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from skipkb.catalog.entry import Entry, SurveyFile
-from skipkb.catalog.files import write_text
 from skipkb.catalog.synonyms import Synonyms
+from skipkb.catalog.writing import write_text
 
 FILES: dict[str, type[BaseModel]] = {
     "schema.json": Entry,

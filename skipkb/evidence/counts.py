@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from skipkb.catalog.files import write_text
-from skipkb.evidence.files import evidence_dir
+from skipkb.catalog.writing import write_text
+from skipkb.evidence.folders import evidence_dir
 
 Counts = dict[str, Any]
 """{key, tool, torch, variants: {name: {parameters, buffers, macs, input, output, modules}}}"""

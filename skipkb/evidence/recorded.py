@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import ValidationError
 
 from skipkb.catalog.entry import Entry
-from skipkb.catalog.files import write_text
 from skipkb.catalog.problems import Problem
-from skipkb.evidence.files import evidence_dir
+from skipkb.catalog.writing import write_text
+from skipkb.evidence.folders import evidence_dir
 from skipkb.evidence.key import key_of, pinned_torch
 from skipkb.evidence.results import Equal, Report
 

@@ -19,7 +19,7 @@ from typing import Literal
 from skipkb.catalog.entry import Entry
 from skipkb.catalog.problems import Problem, UnknownNameError
 from skipkb.evidence.counts import write_counts, write_graphs
-from skipkb.evidence.files import build_dir, evidence_dir
+from skipkb.evidence.folders import build_dir, evidence_dir
 from skipkb.evidence.process import Outcome, Task, measure
 from skipkb.evidence.recorded import read_recorded, read_report, write_report
 from skipkb.evidence.results import Report

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from skipkb.catalog import index
 from skipkb.catalog.export import write_files
-from skipkb.catalog.files import write_text
 from skipkb.catalog.loading import Catalogue, load
 from skipkb.catalog.paths import source_dir
 from skipkb.catalog.problems import CatalogueError
+from skipkb.catalog.writing import write_text
 from skipkb.evidence.recorded import read_recorded
 from skipkb.notebooks import guides, notebook_of
 from skipkb.site.api import api_pages
@@ -26,9 +26,9 @@ from skipkb.site.groups import group_pages
 from skipkb.site.home import home_page
 from skipkb.site.machines import dataset, llms_txt
 from skipkb.site.methods import method_page, methods_index
-from skipkb.site.notebooks import guide_page, notebook_section
-from skipkb.site.search import search_data, trim_theme_search
-from skipkb.site.tables import table_files, table_page
+from skipkb.site.notebook_pages import guide_page, notebook_section
+from skipkb.site.search_index import search_data, trim_theme_search
+from skipkb.site.table_pages import table_files, table_page
 from skipkb.site.text import checked_links
 from skipkb.site.timeline import timeline_page
 from skipkb.vocabulary import stylesheet

@@ -8,8 +8,8 @@ from functools import cache
 from skipkb.catalog.entry import Work
 from skipkb.evidence.counts import read_graphs
 from skipkb.site.text import escape
+from skipkb.skips.draw.picture import fingerprint
 from skipkb.skips.graph import SkipGraph
-from skipkb.skips.picture import fingerprint
 
 
 def found_skips(work: Work) -> str:

@@ -9,7 +9,7 @@ from functools import cache
 
 from skipkb.catalog.entry import Source
 from skipkb.catalog.show import mark
-from skipkb.evidence.links import Link, read_links
+from skipkb.evidence.addresses import Link, read_links
 
 
 def escape(text: object) -> str:

@@ -21,11 +21,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from skipkb.skips import carrying
-from skipkb.skips.calls import tensors_of
-from skipkb.skips.capture import eager, plain
 from skipkb.skips.graph import Edge, Operand, Shape, Site, Skip, SkipGraph
-from skipkb.skips.ops import Family, Op, describe
-from skipkb.skips.places import Frames
+from skipkb.skips.record.calls import tensors_of
+from skipkb.skips.record.capture import eager, plain
+from skipkb.skips.record.ops import Family, Op, describe
+from skipkb.skips.record.places import Frames
 
 
 class AblationError(ValueError):

@@ -266,43 +266,43 @@ class SkipGraph:
 
     def summary(self) -> Table:
         """A rich table: one row per skip and gate, alike neighbours folded."""
-        from skipkb.skips.export import summary
+        from skipkb.skips.formats import summary
 
         return summary(self)
 
     def __str__(self) -> str:
-        from skipkb.skips.export import text
+        from skipkb.skips.formats import text
 
         return text(self)
 
     def to_json(self) -> str:
         """Small, deterministic JSON."""
-        from skipkb.skips.export import to_dict
+        from skipkb.skips.formats import to_dict
 
         return json.dumps(to_dict(self), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> SkipGraph:
         """The inverse of ``to_json``."""
-        from skipkb.skips.export import from_dict
+        from skipkb.skips.formats import from_dict
 
         return from_dict(json.loads(text))
 
     def to_networkx(self) -> Any:
         """A ``networkx.MultiDiGraph``: the line as nodes and edges, with an edge per shortcut (``skip=True``)."""
-        from skipkb.skips.export import to_networkx
+        from skipkb.skips.formats import to_networkx
 
         return to_networkx(self)
 
     def to_dot(self) -> str:
         """Graphviz source."""
-        from skipkb.skips.export import to_dot
+        from skipkb.skips.formats import to_dot
 
         return to_dot(self)
 
     def to_mermaid(self) -> str:
         """A Mermaid flowchart."""
-        from skipkb.skips.export import to_mermaid
+        from skipkb.skips.formats import to_mermaid
 
         return to_mermaid(self)
 
@@ -315,7 +315,7 @@ class SkipGraph:
         thumbnail: bool = False,
     ) -> str:
         """The fingerprint: layers on a line, an arc per shortcut. SVG text, written to ``path`` if given."""
-        from skipkb.skips.picture import fingerprint
+        from skipkb.skips.draw.picture import fingerprint
 
         svg = fingerprint(self, title=title, width=width, thumbnail=thumbnail)
         if path is not None:

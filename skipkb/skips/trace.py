@@ -12,15 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from skipkb.skips import crops, standard
-from skipkb.skips.analysis import Analysis
-from skipkb.skips.calls import tensors_in
-from skipkb.skips.capture import DispatchCapture, FunctionCapture, eager
+from skipkb.skips.analyse import crops, standard
+from skipkb.skips.analyse.shortcuts import Analysis
 from skipkb.skips.graph import Lost, SkipGraph
-from skipkb.skips.guard import Guard, random_state
-from skipkb.skips.inputs import TraceError, prepare
-from skipkb.skips.places import Frame
-from skipkb.skips.record import Recorder
+from skipkb.skips.record.calls import tensors_in
+from skipkb.skips.record.capture import DispatchCapture, FunctionCapture, eager
+from skipkb.skips.record.guard import Guard, random_state
+from skipkb.skips.record.inputs import TraceError, prepare
+from skipkb.skips.record.places import Frame
+from skipkb.skips.record.recorder import Recorder
 
 __all__ = ["TraceError", "trace_skips"]
 

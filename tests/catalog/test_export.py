@@ -15,8 +15,8 @@ import pytest
 import sample
 
 from skipkb.catalog.export import export
-from skipkb.catalog.files import write_bytes
 from skipkb.catalog.loading import load
+from skipkb.catalog.writing import write_bytes
 
 Install = Callable[..., Path]
 NAMES = ["catalog.json", "catalog.csv", "references.bib", "catalog.sqlite"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skipkb.catalog.search import get
-from skipkb.evidence.links import Link, ask, check_links, read_links, urls_of, write_links
+from skipkb.evidence.addresses import Link, ask, check_links, read_links, urls_of, write_links
 from skipkb.site import text
 
 MONDAY, NEXT = datetime.date(2026, 1, 5), datetime.date(2026, 1, 12)

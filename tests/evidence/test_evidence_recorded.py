@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skipkb.catalog.entry import Entry
-from skipkb.catalog.files import write_text
+from skipkb.catalog.writing import write_text
 from skipkb.evidence import recorded
 from skipkb.evidence.checks import contract
 from skipkb.evidence.key import key_of, pinned_torch

@@ -15,7 +15,7 @@ import skipkb
 from skipkb.evidence.contract import resolve
 from skipkb.models.classification import curl_pruning, densenet, i_resnet, resnet
 from skipkb.models.classification.curl_pruning import curl_resnet, importance, lowest, prune, remove
-from skipkb.nn.channels import Channel, Channels
+from skipkb.skips.channels import Channel, Channels
 
 
 def scramble(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ import pytest
 
 from skipkb.catalog import index, loading, paths
 from skipkb.catalog.loading import Catalogue
-from skipkb.evidence.links import Link, write_links
+from skipkb.evidence.addresses import Link, write_links
 from skipkb.site import build
 from skipkb.site.text import checked_links
 

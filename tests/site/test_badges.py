@@ -11,7 +11,7 @@ import pytest
 
 from skipkb.catalog.entry import Source, Work
 from skipkb.catalog.loading import Catalogue
-from skipkb.evidence.links import Link
+from skipkb.evidence.addresses import Link
 from skipkb.site import text
 from skipkb.site.fingerprints import counts_text
 from skipkb.site.home import sources

@@ -12,8 +12,8 @@ import pytest
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
 from skipkb.site import build
+from skipkb.site.dead_links import broken_links
 from skipkb.site.fingerprints import counts_text
-from skipkb.site.links import broken_links
 from skipkb.site.text import escape
 from skipkb.skips import SkipGraph
 

@@ -25,7 +25,7 @@ from skipkb.site.explorer import (
     printed_number,
 )
 from skipkb.site.rows import Row, rows_script, safe_json
-from skipkb.site.tables import table_files, table_page
+from skipkb.site.table_pages import table_files, table_page
 
 from .reading import row_data, script_data  # type: ignore[import-not-found]
 from .real import load  # type: ignore[import-not-found]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from skipkb.catalog.search import FACETS
 from skipkb.catalog.words import COLUMNS
-from skipkb.site.search import search_data, trim_theme_search
+from skipkb.site.search_index import search_data, trim_theme_search
 
 from .real import load  # type: ignore[import-not-found]
 

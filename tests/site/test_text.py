@@ -90,7 +90,7 @@ def test_formulas_become_mathml_outside_code_only() -> None:
 @pytest.mark.parametrize("nasty", NASTY)
 def test_the_title_of_a_table_is_text_too(nasty: str) -> None:
     from skipkb.evidence.recorded import Recorded
-    from skipkb.site.tables import table_page
+    from skipkb.site.table_pages import table_page
 
     catalogue = load()
     plain, titled = (

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from skipkb.skips.description import describe
-from skipkb.skips.folds import Fold, find_folds
+from skipkb.skips.draw.description import describe
+from skipkb.skips.draw.folds import Fold, find_folds
+from skipkb.skips.draw.picture import ARCS, fingerprint
+from skipkb.skips.draw.stages import find_stages
 from skipkb.skips.graph import SkipGraph
-from skipkb.skips.picture import ARCS, fingerprint
-from skipkb.skips.stages import find_stages
 from skipkb.vocabulary import MERGES
 
 from .networks import NETWORKS, Sketch, resnet, unet, vit  # type: ignore[import-not-found]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipkb.skips import trace_skips
-from skipkb.skips.stages import find_stages
+from skipkb.skips.draw.stages import find_stages
 
 from .cases import Net  # type: ignore[import-not-found]
 from .ways import CAPTURES, traced  # type: ignore[import-not-found]

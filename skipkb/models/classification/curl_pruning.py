@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification.resnet import ResNet
-from skipkb.nn.channels import Channel, Channels
+from skipkb.skips.channels import Channel, Channels
 
 __all__ = [
     "curl_resnet", "curl_resnet50", "curl_resnet50_cub200", "distillation", "importance", "lowest",

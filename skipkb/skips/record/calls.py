@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skipkb.skips.ops import Op
-from skipkb.skips.places import Frame
+from skipkb.skips.record.ops import Op
+from skipkb.skips.record.places import Frame
 
 
 class Call(NamedTuple):

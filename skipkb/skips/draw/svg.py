@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skipkb.skips.arcs import Stroke
+from skipkb.skips.draw.arcs import Stroke
 from skipkb.skips.graph import KINDS, Kind
 from skipkb.vocabulary import MERGES
 

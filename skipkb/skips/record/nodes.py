@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 from skipkb.skips.graph import Layer, Lost, Site
-from skipkb.skips.ops import Family
-from skipkb.skips.places import Frame
+from skipkb.skips.record.ops import Family
+from skipkb.skips.record.places import Frame
 
 # What happens at a node, or somewhere on a path, as bits.
 RESAMPLED = 1

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from html import escape
 from itertools import pairwise
 
-from skipkb.skips.arcs import Arc, Look, Stroke, stroke_of
-from skipkb.skips.curves import Curve, Point, trail
-from skipkb.skips.description import many, size_text
+from skipkb.skips.draw.arcs import Arc, Look, Stroke, stroke_of
+from skipkb.skips.draw.curves import Curve, Point, trail
+from skipkb.skips.draw.description import many, size_text
+from skipkb.skips.draw.layout import Layout
+from skipkb.skips.draw.svg import dashes, path_element, short
 from skipkb.skips.graph import KINDS, SHORTCUTS, Kind, Shape
-from skipkb.skips.layout import Layout
-from skipkb.skips.svg import dashes, path_element, short
 from skipkb.vocabulary import MERGES, Shortcut
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from skipkb.skips.svg import command
+from skipkb.skips.draw.svg import command
 
 Point = tuple[float, int]
 

@@ -1,4 +1,4 @@
-"""Check every internal link, anchor and asset of a built site: ``python -m skipkb.site.links build/site``."""
+"""Check every internal link, anchor and asset of a built site: ``python -m skipkb.site.dead_links build/site``."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from typing import Literal
 from torch import nn
 
 from skipkb.skips.graph import Layer
-from skipkb.skips.nodes import Trace
-from skipkb.skips.ops import Family
-from skipkb.skips.places import Frame
-from skipkb.skips.values import Matrix
+from skipkb.skips.record.nodes import Trace
+from skipkb.skips.record.ops import Family
+from skipkb.skips.record.places import Frame
+from skipkb.skips.record.values import Matrix
 
 _Kind = Literal["conv", "linear", "recurrent", "attention", "embedding"]
 _KINDS: dict[Family, _Kind] = {

@@ -9,8 +9,8 @@ import math
 from collections import deque
 from typing import NamedTuple
 
-from skipkb.skips.nodes import MIXED, PARTIAL, Node, Trace
-from skipkb.skips.ops import Family
+from skipkb.skips.record.nodes import MIXED, PARTIAL, Node, Trace
+from skipkb.skips.record.ops import Family
 
 _FAR = 60
 """Operations looked at around a slice."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from skipkb.skips.folds import Fold
+from skipkb.skips.draw.folds import Fold
+from skipkb.skips.draw.stages import find_stages
 from skipkb.skips.graph import SHORTCUTS, Shape, SkipGraph
-from skipkb.skips.stages import find_stages
 from skipkb.vocabulary import MERGES
 
 

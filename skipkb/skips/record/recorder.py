@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipkb.skips.calls import Call, sides, tensors_in, tensors_of
-from skipkb.skips.effects import Effects
 from skipkb.skips.graph import Lost, Site
-from skipkb.skips.inplace import InPlace
-from skipkb.skips.line import Line
-from skipkb.skips.nodes import MIXED, Node, Trace
-from skipkb.skips.ops import Family, Op
-from skipkb.skips.places import Frame
-from skipkb.skips.values import MADE, NOTHING, ONCE_DATA, Matrix, Operands, Values
+from skipkb.skips.record.calls import Call, sides, tensors_in, tensors_of
+from skipkb.skips.record.effects import Effects
+from skipkb.skips.record.inplace import InPlace
+from skipkb.skips.record.line import Line
+from skipkb.skips.record.nodes import MIXED, Node, Trace
+from skipkb.skips.record.ops import Family, Op
+from skipkb.skips.record.places import Frame
+from skipkb.skips.record.values import MADE, NOTHING, ONCE_DATA, Matrix, Operands, Values
 
 _LAYERS = {Family.MATMUL, Family.ADDMM, Family.CONV, Family.RECURRENT, Family.ATTENTION}
 

@@ -13,13 +13,13 @@ import re
 import zlib
 from html import escape
 
-from skipkb.skips.arcs import find_arcs, thinned
-from skipkb.skips.description import describe
-from skipkb.skips.drawing import draw
-from skipkb.skips.folds import find_folds
+from skipkb.skips.draw.arcs import find_arcs, thinned
+from skipkb.skips.draw.description import describe
+from skipkb.skips.draw.drawing import draw
+from skipkb.skips.draw.folds import find_folds
+from skipkb.skips.draw.layout import Layout
+from skipkb.skips.draw.svg import stylesheet
 from skipkb.skips.graph import SkipGraph
-from skipkb.skips.layout import Layout
-from skipkb.skips.svg import stylesheet
 
 ARCS = 600, 240
 """Arcs drawn at most, in the picture and in its thumbnail; a denser net is thinned evenly."""

@@ -4,8 +4,8 @@ data, and yet one path. Where a tensor meets a statistic of itself, computed wit
 
 from __future__ import annotations
 
-from skipkb.skips.nodes import AFFINE, MIXED, SQUASHED, Node, Trace
-from skipkb.skips.ops import Family
+from skipkb.skips.record.nodes import AFFINE, MIXED, SQUASHED, Node, Trace
+from skipkb.skips.record.ops import Family
 
 _FAR = 60
 """Operations that a statistic may take."""

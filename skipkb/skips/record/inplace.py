@@ -6,11 +6,11 @@ import math
 
 from torch import Tensor
 
-from skipkb.skips.calls import Call
-from skipkb.skips.nodes import MERGED, PARTIAL, Node, Trace
-from skipkb.skips.ops import Family
-from skipkb.skips.values import Operands, Values
-from skipkb.skips.views import covers, geometry_of, region_of, storage_of
+from skipkb.skips.record.calls import Call
+from skipkb.skips.record.nodes import MERGED, PARTIAL, Node, Trace
+from skipkb.skips.record.ops import Family
+from skipkb.skips.record.values import Operands, Values
+from skipkb.skips.record.views import covers, geometry_of, region_of, storage_of
 
 
 class InPlace:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from skipkb.skips.arcs import Arc
-from skipkb.skips.curves import Curve, Point
-from skipkb.skips.folds import Fold
+from skipkb.skips.draw.arcs import Arc
+from skipkb.skips.draw.curves import Curve, Point
+from skipkb.skips.draw.folds import Fold
+from skipkb.skips.draw.stages import Stage, find_stages, has_size
 from skipkb.skips.graph import Shape, SkipGraph
-from skipkb.skips.stages import Stage, find_stages, has_size
 
 _CRAMPED = 200
 """Arcs above which they are drawn as hairlines."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from skipkb.catalog.entry import Work
 from skipkb.catalog.facets import FACETS, NUMBERS, PHRASES
-from skipkb.catalog.files import write_text
 from skipkb.catalog.index import facet_values, identifiers, names_of, numbers, searched
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.synonyms import Lexicon
 from skipkb.catalog.words import COLUMNS, LONGEST_RUN, QUESTION_WORDS, joined, words
+from skipkb.catalog.writing import write_text
 
 
 def search_data(catalogue: Catalogue) -> str:

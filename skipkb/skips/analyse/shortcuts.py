@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 from skipkb.skips.graph import Edge, Kind, MultiBranch, Operand, Site, Skip
-from skipkb.skips.nodes import (
+from skipkb.skips.record.nodes import (
     ACTIVATED,
     AFFINE,
     GATED,
@@ -25,7 +25,7 @@ from skipkb.skips.nodes import (
     Node,
     Trace,
 )
-from skipkb.skips.ops import Family
+from skipkb.skips.record.ops import Family
 from skipkb.vocabulary import Shortcut
 
 _TRANSPARENT = {Family.IDENT, Family.RESAMPLE, Family.NORM, Family.SLICE, Family.MUL, Family.SPLIT, Family.ADD}

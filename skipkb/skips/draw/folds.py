@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from skipkb.skips.arcs import Arc, Look, find_arcs
+from skipkb.skips.draw.arcs import Arc, Look, find_arcs
 from skipkb.skips.graph import SkipGraph
 
 FOLD_ABOVE = 96

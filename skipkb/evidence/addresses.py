@@ -22,8 +22,8 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from skipkb.catalog.entry import Work
-from skipkb.catalog.files import write_text
-from skipkb.evidence.files import evidence_dir
+from skipkb.catalog.writing import write_text
+from skipkb.evidence.folders import evidence_dir
 
 Answer = Literal["alive", "dead", "unclear"]
 _AGENT = "skipkb link check (a companion to arXiv 2405.01725)"

@@ -18,12 +18,12 @@ from torch.jit import ScriptModule
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skipkb.skips import shapes
-from skipkb.skips.calls import tensors_in, tensors_of
-from skipkb.skips.guard import Guard, version
-from skipkb.skips.ops import READS, Family, Op, describe
-from skipkb.skips.places import Frames
-from skipkb.skips.record import Recorder
+from skipkb.skips.record import shapes
+from skipkb.skips.record.calls import tensors_in, tensors_of
+from skipkb.skips.record.guard import Guard, version
+from skipkb.skips.record.ops import READS, Family, Op, describe
+from skipkb.skips.record.places import Frames
+from skipkb.skips.record.recorder import Recorder
 
 Capture = Literal["function", "dispatch"]
 

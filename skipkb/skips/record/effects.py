@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from skipkb.skips.calls import Call, sides
-from skipkb.skips.line import Line
-from skipkb.skips.nodes import (
+from skipkb.skips.record.calls import Call, sides
+from skipkb.skips.record.line import Line
+from skipkb.skips.record.nodes import (
     ACTIVATED,
     AFFINE,
     GATED,
@@ -24,8 +24,8 @@ from skipkb.skips.nodes import (
     Node,
     Trace,
 )
-from skipkb.skips.ops import Family, Op
-from skipkb.skips.values import Operands
+from skipkb.skips.record.ops import Family, Op
+from skipkb.skips.record.values import Operands
 
 _WEIGHTED = {Family.MATMUL, Family.CONV, Family.EMBEDDING, Family.RECURRENT, Family.ATTENTION}
 _MERGES = {Family.ADD: "add", Family.CAT: "concat", Family.STACK: "concat", Family.EXTREME: "maximum"}

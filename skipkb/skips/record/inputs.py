@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from skipkb.skips.calls import tensors_in
+from skipkb.skips.record.calls import tensors_in
 
 
 class TraceError(ValueError):

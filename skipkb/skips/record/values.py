@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from skipkb.skips.calls import tensors_of
-from skipkb.skips.views import Geometry, covers, disjoint, geometry_of, storage_of
+from skipkb.skips.record.calls import tensors_of
+from skipkb.skips.record.views import Geometry, covers, disjoint, geometry_of, storage_of
 
 NOTHING: frozenset[str] = frozenset()
 ONCE_DATA = frozenset(("\0data",))

@@ -1,0 +1,1 @@
+"""The picture of a network: its layers on a line, an arc for every shortcut."""

@@ -1,0 +1,1 @@
+"""What ran: one forward pass, written down as a graph of operations on data."""
