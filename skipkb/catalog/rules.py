@@ -228,6 +228,11 @@ def _check_implementation(work: Work, document: Document, problems: list[Problem
     for path, test in _test_paths(work):
         if reason := missing_test(test):
             problems.append(document.problem(path, reason))
+    variants = {variant.name for variant in work.variants}
+    for index, peer in enumerate(work.peers):
+        if peer.variant and peer.variant not in variants:
+            message = f"{peer.variant!r} is no variant of this entry"
+            problems.append(document.problem(("peers", index, "variant"), message))
     own = f"{PACKAGE.name}.models.{work.folder}.{work.key}:"
     if any(variant.build.startswith(own) for variant in work.variants):
         problems += [document.problem(("variants",), reason) for reason in _missing_files(work)]
@@ -273,10 +278,12 @@ def unresolved(import_path: str) -> str | None:
     if not file.is_file():
         return f"there is no module {module!r}"
     try:
-        names = _top_level_names(file)
+        body = _top_level(file)
     except (SyntaxError, ValueError) as error:
         return f"module {module!r} cannot be parsed: {error}"
-    return None if name in names else f"module {module!r} defines no {name!r} at its top level"
+    if name in _defined(body) | _handed_on(body):
+        return None
+    return f"module {module!r} defines no {name!r} at its top level"
 
 
 def missing_test(test: str) -> str | None:
@@ -288,12 +295,31 @@ def missing_test(test: str) -> str | None:
     if not path.is_file():
         return f"there is no file {file}"
     try:
-        return f"{file} defines no {name}" if name and name not in _top_level_names(path) else None
+        return f"{file} defines no {name}" if name and name not in _defined(_top_level(path)) else None
     except (SyntaxError, ValueError) as error:
         return f"{file} cannot be parsed: {error}"
 
 
 @cache
-def _top_level_names(file: Path) -> frozenset[str]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+def _top_level(file: Path) -> tuple[ast.stmt, ...]:
+    return tuple(ast.parse(file.read_text(encoding="utf-8")).body)
+
+
+def _defined(body: Iterable[ast.stmt]) -> set[str]:
+    """Names of functions and classes."""
+    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def _handed_on(body: Iterable[ast.stmt]) -> set[str]:
+    """Names that the module imports from another, or assigns, and lists in ``__all__``."""
+    given: set[str] = set()
+    public: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.ImportFrom):
+            given |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            given |= names
+            if "__all__" in names and isinstance(node.value, ast.List | ast.Tuple):
+                public = {str(item.value) for item in node.value.elts if isinstance(item, ast.Constant)}
+    return given & public

@@ -497,6 +497,18 @@ def test_a_model_file_that_is_no_python(tmp_path: Path, monkeypatch: pytest.Monk
         assert f"module 'skipkb.{module}' cannot be parsed: " in str(rules.unresolved(f"skipkb.{module}:f"))
 
 
+def test_a_model_file_may_hand_on_what_it_lists_as_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "skipkb"
+    package.mkdir()
+    text = "from a import one as objective, two\n\n__all__ = ['objective', 'net', 'gone']\nnet = hidden = object()\n"
+    (package / "model.py").write_text(text)
+    monkeypatch.setattr(rules, "PACKAGE", package)
+    for name in ("objective", "net"):
+        assert rules.unresolved(f"skipkb.model:{name}") is None
+    for name in ("one", "two", "hidden", "gone"):
+        assert rules.unresolved(f"skipkb.model:{name}") == f"module 'skipkb.model' defines no {name!r} at its top level"
+
+
 def test_tests_that_an_entry_names_exist(problems_of: Problems) -> None:
     deviation = {"what": "w", "reason": "r", "test": "tests/catalog/test_loading.py::test_no_such"}
     state_dict = {"library": "l", "constructor": "c", "test": "tests/no/such.py"}
