@@ -25,11 +25,14 @@ as PyTorch has them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.resnet_trunk import BasicBranch, BottleneckBranch, ResNetTrunk, projection_shortcut
 
 __all__ = [
     "CBAM", "BasicBlock", "Bottleneck", "CBAMResNet", "ChannelGate", "SpatialGate", "cbam_resnet18", "cbam_resnet50",
@@ -97,8 +100,8 @@ class CBAM(nn.Module):
         return x
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, the gates, and the input added.
+class BasicBlock(BasicBranch):
+    """ResNet's two 3x3 convolutions, the gates, and the input added.
 
     Args:
         in_channels: channels of the input.
@@ -107,16 +110,9 @@ class BasicBlock(nn.Module):
         reduction_ratio: of the channel gate.
     """
 
-    expansion = 1
-
     def __init__(self, in_channels: int, channels: int, *, stride: int, reduction_ratio: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, channels, stride)
+        super().__init__(in_channels, channels, stride=stride)
+        self.downsample = projection_shortcut(in_channels, channels, stride)
         self.cbam = CBAM(channels, reduction_ratio=reduction_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,53 +120,24 @@ class BasicBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.relu(self.cbam(self.function(x)) + shortcut)  # type: ignore[no-any-return]  # the skip
 
-    def function(self, x: Tensor) -> Tensor:
-        """The residual function, before it is gated."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        return x
 
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1, the gates, and the input added. Arguments as in :class:`BasicBlock`; four times the channels."""
-
-    expansion = 4
+class Bottleneck(BottleneckBranch):
+    """ResNet's 1x1, 3x3 and 1x1, the gates, and the input added. Arguments as in :class:`BasicBlock`."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int, reduction_ratio: int) -> None:
-        super().__init__()
+        super().__init__(in_channels, channels, stride=stride)
         out_channels = channels * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, out_channels, stride)
+        self.downsample = projection_shortcut(in_channels, out_channels, stride)
         self.cbam = CBAM(out_channels, reduction_ratio=reduction_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
+        """[N, C, H, W] -> [N, 4C', ceil(H/stride), ceil(W/stride)]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.relu(self.cbam(self.function(x)) + shortcut)  # type: ignore[no-any-return]  # the skip
 
-    def function(self, x: Tensor) -> Tensor:
-        """The residual function, before it is gated."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return x
 
-
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
-
-
-class CBAMResNet(nn.Module):
-    """A ResNet with the gates in every block: stem, stages of blocks, global average, linear classifier.
+class CBAMResNet(ResNetTrunk):
+    """ResNet with the gates in every block.
 
     Args:
         block: "basic" or "bottleneck".
@@ -194,55 +161,19 @@ class CBAMResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
         if block not in ("basic", "bottleneck"):
             raise ValueError(f"CBAMResNet: block must be one of basic, bottleneck, got {block!r}")
-        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
-            raise ValueError(
-                "CBAMResNet: layers and widths need one positive number per stage each, "
-                f"got layers={tuple(layers)} and widths={tuple(widths)}"
-            )
         kind = BasicBlock if block == "basic" else Bottleneck
-        if not 1 <= reduction_ratio <= min(widths) * kind.expansion:
+        narrowest = min(widths, default=0) * kind.expansion
+        if not 1 <= reduction_ratio <= narrowest:
             raise ValueError(
-                f"CBAMResNet: reduction_ratio must be between 1 and the {min(widths) * kind.expansion} channels of the "
-                f"narrowest block, got {reduction_ratio}"
+                f"CBAMResNet: reduction_ratio must be between 1 and the {narrowest} channels of the narrowest block, "
+                f"got {reduction_ratio}"
             )
-        self.in_channels = in_channels
-        self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        channels = widths[0]
-        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            blocks = []
-            for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(kind(channels, width, stride=stride, reduction_ratio=reduction_ratio))
-                channels = width * kind.expansion
-            self.add_module(name, nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes)
-        self._init_weights()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
-
-        Any H and W; the paper has 224 x 224.
-
-        Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
-        """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"CBAMResNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
-
-    def _init_weights(self) -> None:
-        """He Gaussians by fan-out, biases zero; projections and the channel gates' weights as PyTorch has them."""
+        super().__init__(
+            partial(kind, reduction_ratio=reduction_ratio), layers=layers, widths=widths, stem_width=widths[0],
+            num_classes=num_classes, in_channels=in_channels,
+        )  # fmt: skip
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and "downsample" not in name:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -251,18 +182,11 @@ class CBAMResNet(nn.Module):
         nn.init.kaiming_normal_(self.fc.weight)
 
 
-# fmt: off
 def cbam_resnet18(*, num_classes: int = 1000, in_channels: int = 3) -> CBAMResNet:
-    """ResNet-18 + CBAM, Table 4: 11,779,392 parameters."""
+    """ResNet-18 + CBAM, Table 4."""
     return CBAMResNet(block="basic", layers=(2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
 
 
 def cbam_resnet50(*, num_classes: int = 1000, in_channels: int = 3) -> CBAMResNet:
-    """ResNet-50 + CBAM, Table 4: 28,089,624 parameters."""
+    """ResNet-50 + CBAM, Table 4."""
     return CBAMResNet(block="bottleneck", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
-# fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)
