@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skipkb.nn.input_check import check_pictures
 
-__all__ = ["BasicBranch", "BottleneckBranch", "ResNetTrunk", "Stem", "projection_shortcut", "stages"]
+__all__ = ["BasicBranch", "BottleneckBranch", "ResNetTrunk", "Stem", "check_stages", "projection_shortcut", "stages"]
 
 Stem = Literal["imagenet", "caffe", "cifar", "deep"]
 
@@ -83,14 +83,17 @@ class BottleneckBranch(nn.Module):
         return x
 
 
-def projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+def projection_shortcut(
+    in_channels: int, out_channels: int, stride: int, *, kernel_size: int = 1
+) -> nn.Sequential | None:
     """ResNet's option B: a strided 1x1 convolution and its normalisation, or None where the shape stays the same.
 
     [N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)].
     """
     if stride == 1 and in_channels == out_channels:
         return None
-    projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    padding = kernel_size // 2
+    projection = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
     return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
 

@@ -1,4 +1,4 @@
-"""CBAM: exact sizes, a gate for channels and a gate for positions, and a skip that neither touches."""
+"""CBAM: a gate for channels and a gate for positions, and a skip that neither touches."""
 
 from __future__ import annotations
 
@@ -7,30 +7,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skipkb.models.classification import cbam
+from skipkb.models.classification import cbam, resnet
 
 
 def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("cbam_resnet18", 11_779_392), ("cbam_resnet50", 28_089_624)])
-def test_parameters_are_exact(name: str, parameters: int) -> None:
+@pytest.mark.parametrize(("name", "expansion"), [("resnet18", 1), ("resnet50", 4)])
+def test_the_gates_cost_what_the_equations_say(name: str, expansion: int) -> None:
     with torch.device("meta"):
-        assert size(getattr(cbam, name)()) == parameters
-
-
-@pytest.mark.parametrize(
-    ("name", "plain", "expansion"), [("cbam_resnet18", 11_689_512, 1), ("cbam_resnet50", 25_557_032, 4)]
-)
-def test_the_gates_cost_what_the_equations_say(name: str, plain: int, expansion: int) -> None:
-    with torch.device("meta"):
-        model = getattr(cbam, name)()
+        model, plain = getattr(cbam, f"cbam_{name}")(), getattr(resnet, name)()
     gates = 0
     for layers, width in zip((2, 2, 2, 2) if expansion == 1 else (3, 4, 6, 3), (64, 128, 256, 512), strict=True):
         c = width * expansion
         gates += layers * ((c + 1) * (c // 16) + (c // 16 + 1) * c + 2 * 49 + 2)
-    assert size(model) == plain + gates
+    assert size(model) == size(plain) + gates
 
 
 def awake() -> cbam.CBAM:

@@ -1,4 +1,4 @@
-"""ResNeSt: exact size, split weights that sum to one, and radix 1 as squeeze-and-excitation."""
+"""ResNeSt: split weights that sum to one, and radix 1 as squeeze-and-excitation."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from skipkb.models.classification import resnest
+from skipkb.models.classification.resnet import resnet50
 
 
 def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def test_parameters_are_exact() -> None:
+def test_resnest101_is_as_large_as_the_paper_says() -> None:
     with torch.device("meta"):
-        assert size(resnest.resnest50()) == 27_483_240
-        assert size(resnest.ResNeSt(layers=(3, 4, 23, 3), stem_width=64)) == 48_275_016  # ResNeSt-101
+        model = resnest.ResNeSt(layers=(3, 4, 23, 3), stem_width=64)
+    assert size(model) / 1e6 == pytest.approx(48.3, abs=0.05)
 
 
 def test_what_split_attention_adds() -> None:
@@ -28,7 +29,7 @@ def test_what_split_attention_adds() -> None:
         hidden = max(c // 2, 32)
         more += blocks * (2 * c + (c + 1) * hidden + 2 * hidden + (hidden + 1) * 2 * c)
     with torch.device("meta"):
-        assert size(resnest.resnest50()) == 25_557_032 + stem + more
+        assert size(resnest.resnest50()) == size(resnet50()) + stem + more
 
 
 def attention(radix: int, cardinality: int = 1) -> resnest.SplitAttention:

@@ -1,4 +1,4 @@
-"""ResNeXt: exact sizes, three forms of one function, and what cardinality costs."""
+"""ResNeXt: three forms of one function, and what cardinality costs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,6 @@ from skipkb.models.classification import resnet, resnext
 
 def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("resnext50_32x4d", 25_028_904),
-        ("resnext101_32x4d", 44_177_704),
-        ("resnext101_32x8d", 88_791_336),
-        ("resnext101_64x4d", 83_455_272),
-        ("resnext29_8x64d", 34_426_698),
-        ("resnext29_16x64d", 68_155_210),
-    ],
-)
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert size(getattr(resnext, name)()) == parameters
 
 
 def scrambled(block: resnext.Bottleneck) -> resnext.Bottleneck:

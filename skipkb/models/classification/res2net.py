@@ -24,7 +24,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.initial_values import he_fan_out
+from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.resnet_trunk import ResNetTrunk, projection_shortcut
 
 __all__ = ["Bottle2neck", "Res2Net", "objective", "res2net50_26w_4s"]
 
@@ -61,10 +64,7 @@ class Bottle2neck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.first = first
         self.pool = nn.AvgPool2d(3, stride=stride, padding=1) if first else nn.Identity()
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+        self.downsample = projection_shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
@@ -90,8 +90,8 @@ class Bottle2neck(nn.Module):
         return results
 
 
-class Res2Net(nn.Module):
-    """ResNet with these blocks: stem, stages (the resolution halves between stages), global average, linear classifier.
+class Res2Net(ResNetTrunk):
+    """ResNet with these blocks.
 
     Args:
         layers: blocks per stage, such as (3, 4, 6, 3) for 50 layers.
@@ -115,64 +115,20 @@ class Res2Net(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
-            raise ValueError(
-                "Res2Net: layers and widths need one positive number per stage each, "
-                f"got layers={tuple(layers)} and widths={tuple(widths)}"
-            )
-        if scale < 1 or min(widths) * base_width < 64:
+        if scale < 1 or min(widths, default=0) * base_width < 64:
             raise ValueError(
                 "Res2Net: scale must be at least 1 and a group one channel wide (base_width / 64 of the width), "
                 f"got scale={scale}, base_width={base_width} and widths={tuple(widths)}"
             )
-        self.in_channels = in_channels
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        channels = 64
-        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            blocks = []
-            for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(
-                    Bottle2neck(channels, width, base_width=base_width, scale=scale, stride=stride, first=j == 0)
-                )
-                channels = width * Bottle2neck.expansion
-            self.add_module(name, nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        first = iter([place == 0 for count in layers for place in range(count)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
+        def block(in_channels: int, width: int, *, stride: int) -> nn.Module:
+            return Bottle2neck(in_channels, width, base_width=base_width, scale=scale, stride=stride, first=next(first))
 
-        Any H and W; the paper has 224 x 224.
-
-        Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
-        """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"Res2Net: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
-
-
-def _init_weights(module: nn.Module) -> None:
-    """As the authors' code: zero-mean Gaussians of variance 2 / fan-out."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(block, layers=layers, widths=widths, num_classes=num_classes, in_channels=in_channels)
+        self.apply(he_fan_out)
 
 
 def res2net50_26w_4s(*, num_classes: int = 1000, in_channels: int = 3) -> Res2Net:
-    """Res2Net-50, four groups of width 26: 25,699,120 parameters."""
+    """Res2Net-50, four groups of width 26."""
     return Res2Net(layers=(3, 4, 6, 3), base_width=26, scale=4, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

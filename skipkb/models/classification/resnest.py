@@ -24,12 +24,15 @@ convolutions start as zero-mean Gaussians of variance 2 / fan-out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.initial_values import he_fan_out
+from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.resnet_trunk import ResNetTrunk
 
 __all__ = ["Bottleneck", "ResNeSt", "SplitAttention", "objective", "resnest50"]
 
@@ -128,8 +131,8 @@ class Bottleneck(nn.Module):
         return x
 
 
-class ResNeSt(nn.Module):
-    """Stem, stages of blocks (the resolution halves between stages), global average, linear classifier.
+class ResNeSt(ResNetTrunk):
+    """ResNet-D with these blocks.
 
     Args:
         layers: blocks per stage, such as (3, 4, 6, 3) for 50 layers.
@@ -157,74 +160,20 @@ class ResNeSt(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
-            raise ValueError(
-                "ResNeSt: layers and widths need one positive number per stage each, "
-                f"got layers={tuple(layers)} and widths={tuple(widths)}"
-            )
         groups = [width * base_width // 64 for width in widths]
         if radix < 1 or cardinality < 1 or any(group < 1 or group % radix for group in groups):
             raise ValueError(
                 "ResNeSt: radix and cardinality must be positive, and radix divide the channels of a cardinal group, "
                 f"got radix={radix}, cardinality={cardinality} and groups of {groups}"
             )
-        self.in_channels = in_channels
-        self.conv1 = nn.Sequential(
-            nn.Conv2d(in_channels, stem_width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(stem_width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(stem_width, stem_width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(stem_width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(stem_width, 2 * stem_width, 3, padding=1, bias=False),
-        )
-        channels = 2 * stem_width
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            blocks = []
-            for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                block = Bottleneck(
-                    channels, width, radix=radix, cardinality=cardinality, base_width=base_width, stride=stride
-                )
-                blocks.append(block)
-                channels = width * Bottleneck.expansion
-            self.add_module(name, nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
-
-        Any H and W; the paper has 224 x 224.
-
-        Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
-        """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"ResNeSt: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
-
-
-def _init_weights(module: nn.Module) -> None:
-    """As the authors' code: zero-mean Gaussians of variance 2 / (kernel area times output channels)."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=math.sqrt(2 / (module.weight[0, 0].numel() * module.out_channels)))
+        block = partial(Bottleneck, radix=radix, cardinality=cardinality, base_width=base_width)
+        super().__init__(
+            block, layers=layers, widths=widths, stem="deep", stem_width=2 * stem_width, num_classes=num_classes,
+            in_channels=in_channels,
+        )  # fmt: skip
+        self.apply(he_fan_out)
 
 
 def resnest50(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeSt:
-    """ResNeSt-50 (2s1x64d), Table 1: 27,483,240 parameters."""
+    """ResNeSt-50 (2s1x64d), Table 1."""
     return ResNeSt(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -23,13 +23,17 @@ fan-out, and the classifier as PyTorch has it, with a bias of zero.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from skipkb.nn.initial_values import he_fan_out
+from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.resnet_trunk import BottleneckBranch, ResNetTrunk, projection_shortcut
 
 __all__ = [
     "Bottleneck", "ResNeXt", "objective", "resnext29_8x64d", "resnext29_16x64d", "resnext50_32x4d", "resnext101_32x4d",
@@ -37,7 +41,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(BottleneckBranch):
     """Form (c): 1x1 to C*d channels, 3x3 in C groups, 1x1 to the output, and the input added.
 
     Args:
@@ -48,36 +52,16 @@ class Bottleneck(nn.Module):
         stride: 2 in the block that halves the resolution, else 1.
     """
 
-    expansion = 4
-
     def __init__(self, in_channels: int, channels: int, *, cardinality: int, base_width: int, stride: int = 1) -> None:
-        super().__init__()
-        self.cardinality = cardinality
         width = channels * base_width // 64 * cardinality
-        out_channels = channels * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=cardinality, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+        super().__init__(in_channels, channels, stride=stride, width=width, groups=cardinality)
+        self.cardinality = cardinality
+        self.downsample = projection_shortcut(in_channels, channels * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.relu(self.function(x) + shortcut)  # type: ignore[no-any-return]  # the skip
-
-    def function(self, x: Tensor) -> Tensor:
-        """The aggregated transformations of equation 2, as grouped convolutions."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return x
 
     def split_transform_merge(self, x: Tensor) -> Tensor:
         """Form (a), the same function from the same weights: each path by itself, then the sum. To read, not to run.
@@ -116,8 +100,8 @@ def _part(norm: nn.BatchNorm2d, index: int, count: int, x: Tensor) -> Tensor:
     return F.batch_norm(x, mean, variance, weight, bias, eps=norm.eps)
 
 
-class ResNeXt(nn.Module):
-    """Stem, stages of blocks (the resolution halves between stages), global average, linear classifier (Table 1).
+class ResNeXt(ResNetTrunk):
+    """ResNet with these blocks (Table 1).
 
     Args:
         layers: blocks per stage, such as (3, 4, 6, 3) for 50 layers.
@@ -143,98 +127,52 @@ class ResNeXt(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
-            raise ValueError(
-                "ResNeXt: layers and widths need one positive number per stage each, "
-                f"got layers={tuple(layers)} and widths={tuple(widths)}"
-            )
-        if cardinality < 1 or widths[0] * base_width < 64:
+        if cardinality < 1 or min(widths, default=0) * base_width < 64:
             raise ValueError(
                 "ResNeXt: cardinality must be at least 1 and a path one channel wide (base_width / 64 of the stage's "
                 f"width), got cardinality={cardinality}, base_width={base_width} and widths={tuple(widths)}"
             )
         if stem not in ("imagenet", "cifar"):
             raise ValueError(f"ResNeXt: stem must be one of imagenet, cifar, got {stem!r}")
-        self.in_channels = in_channels
-        if stem == "imagenet":
-            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-            self.maxpool: nn.Module = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        else:
-            self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        channels = 64
-        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            blocks = []
-            for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(
-                    Bottleneck(channels, width, cardinality=cardinality, base_width=base_width, stride=stride)
-                )
-                channels = width * Bottleneck.expansion
-            self.add_module(name, nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
-
-        Any H and W; the paper has 224 x 224 (ImageNet) and 32 x 32 (CIFAR).
-
-        Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
-        """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"ResNeXt: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
+        super().__init__(
+            partial(Bottleneck, cardinality=cardinality, base_width=base_width), layers=layers, widths=widths,
+            stem=stem, num_classes=num_classes, in_channels=in_channels,
+        )  # fmt: skip
+        self.apply(he_fan_out)
+        nn.init.zeros_(self.fc.bias)
 
 
 # fmt: off
 def resnext50_32x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-50 (32x4d), Table 1, right: 25,028,904 parameters."""
+    """ResNeXt-50 (32x4d), Table 1, right."""
     return ResNeXt(
         layers=(3, 4, 6, 3), cardinality=32, base_width=4, num_classes=num_classes, in_channels=in_channels,
     )
 
 
 def resnext101_32x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-101 (32x4d), Table 3: 44,177,704 parameters."""
+    """ResNeXt-101 (32x4d), Table 3."""
     return ResNeXt(
         layers=(3, 4, 23, 3), cardinality=32, base_width=4, num_classes=num_classes, in_channels=in_channels,
     )
 
 
 def resnext101_64x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-101 (64x4d), Table 4, twice the complexity: 83,455,272 parameters."""
+    """ResNeXt-101 (64x4d), Table 4, twice the complexity."""
     return ResNeXt(
         layers=(3, 4, 23, 3), cardinality=64, base_width=4, num_classes=num_classes, in_channels=in_channels,
     )
 
 
 def resnext101_32x8d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-101 (32x8d), not in the paper; the size that torchvision and later work use: 88,791,336 parameters."""
+    """ResNeXt-101 (32x8d), not in the paper; the size that torchvision and later work use."""
     return ResNeXt(
         layers=(3, 4, 23, 3), cardinality=32, base_width=8, num_classes=num_classes, in_channels=in_channels,
     )
 
 
 def resnext29_8x64d(*, num_classes: int = 10, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-29 (8x64d) for CIFAR, Table 7: 34,426,698 parameters with 10 classes."""
+    """ResNeXt-29 (8x64d) for CIFAR, Table 7."""
     return ResNeXt(
         layers=(3, 3, 3), cardinality=8, base_width=64, widths=(64, 128, 256), stem="cifar",
         num_classes=num_classes, in_channels=in_channels,
@@ -242,14 +180,9 @@ def resnext29_8x64d(*, num_classes: int = 10, in_channels: int = 3) -> ResNeXt:
 
 
 def resnext29_16x64d(*, num_classes: int = 10, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-29 (16x64d) for CIFAR, Table 7: 68,155,210 parameters with 10 classes."""
+    """ResNeXt-29 (16x64d) for CIFAR, Table 7."""
     return ResNeXt(
         layers=(3, 3, 3), cardinality=16, base_width=64, widths=(64, 128, 256), stem="cifar",
         num_classes=num_classes, in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -26,10 +26,15 @@ layers are 1x1 convolutions with biases, which is the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.initial_values import he_fan_out
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.resnet_trunk import check_stages, projection_shortcut, stages
 
 __all__ = ["Bottleneck", "SEBlock", "SENet", "objective", "se_resnet50", "senet154"]
 
@@ -84,11 +89,8 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.se_module = SEBlock(out_channels, reduction)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_channels != out_channels:
-            kernel = projection if stride != 1 else 1
-            convolution = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
-            self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+        kernel_size = projection if stride != 1 else 1
+        self.downsample = projection_shortcut(in_channels, out_channels, stride, kernel_size=kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
@@ -136,11 +138,7 @@ class SENet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
-            raise ValueError(
-                "SENet: layers and widths need one positive number per stage each, "
-                f"got layers={tuple(layers)} and widths={tuple(widths)}"
-            )
+        check_stages("SENet", layers, widths)
         if not 1 <= reduction <= 4 * min(widths):
             raise ValueError(
                 f"SENet: reduction must be between 1 and the {4 * min(widths)} channels of the narrowest block, "
@@ -161,20 +159,14 @@ class SENet(nn.Module):
             self.layer0.add_module(f"relu{i}", nn.ReLU(inplace=True))
             channels = width
         self.pool0 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            blocks = []
-            for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                block = Bottleneck(
-                    channels, width, reduction=reduction, groups=groups, stride=stride, projection=projection
-                )
-                blocks.append(block)
-                channels = width * Bottleneck.expansion
-            self.add_module(name, nn.Sequential(*blocks))
+        block = partial(Bottleneck, reduction=reduction, groups=groups, projection=projection)
+        made, channels = stages(block, layers, widths, channels)
+        self.stages = [f"layer{i}" for i in range(1, len(made) + 1)]
+        for name, stage in zip(self.stages, made, strict=True):
+            self.add_module(name, stage)
         self.dropout = nn.Dropout(dropout)
         self.last_linear = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)  # He et al. (2015), whom the paper follows
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
@@ -182,12 +174,9 @@ class SENet(nn.Module):
         Any H and W of at least 3; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or too small.
+            ValueError: x is not a batch of pictures with in_channels channels, or too small.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 3:
-            raise ValueError(
-                f"SENet: expected input [N, {self.in_channels}, H, W] with H and W at least 3, got {list(x.shape)}"
-            )
+        check_pictures("SENet", x, self.in_channels, least=3)
         x = self.pool0(self.layer0(x))
         for name in self.stages:
             x = getattr(self, name)(x)
@@ -195,27 +184,16 @@ class SENet(nn.Module):
         return logits
 
 
-def _init_weights(module: nn.Module) -> None:
-    """As He et al. (2015), which the paper follows: zero-mean Gaussians for the variance of the gradients."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
 # fmt: off
 def se_resnet50(*, num_classes: int = 1000, in_channels: int = 3) -> SENet:
-    """SE-ResNet-50, Table 1: 28,088,024 parameters."""
+    """SE-ResNet-50, Table 1."""
     return SENet(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
 
 
 def senet154(*, num_classes: int = 1000, in_channels: int = 3) -> SENet:
-    """SENet-154, Appendix: 115,088,984 parameters."""
+    """SENet-154, Appendix."""
     return SENet(
         layers=(3, 8, 36, 3), groups=64, deep_stem=True, projection=3, dropout=0.2, num_classes=num_classes,
         in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

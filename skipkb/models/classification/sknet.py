@@ -22,9 +22,14 @@ keep 0.9: their weights need ``port=True``. The names of the parts are those of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from skipkb.nn.initial_values import he_fan_in
+from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.resnet_trunk import ResNetTrunk, projection_shortcut
 
 __all__ = ["Bottleneck", "ConvNorm", "SKNet", "Selection", "SelectiveKernel", "objective", "sknet50"]
 
@@ -134,10 +139,7 @@ class Bottleneck(nn.Module):
             width, branches=branches, stride=stride, groups=groups, reduction=reduction, minimum=minimum
         )
         self.conv3 = ConvNorm(width, out_channels, 1, act=False)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+        self.downsample = projection_shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
@@ -145,8 +147,8 @@ class Bottleneck(nn.Module):
         return F.relu_(self.conv3(self.conv2(self.conv1(x))) + shortcut)  # the skip
 
 
-class SKNet(nn.Module):
-    """ResNeXt with these blocks: stem, stages, global average, linear classifier (Table 1).
+class SKNet(ResNetTrunk):
+    """ResNeXt with these blocks (Table 1).
 
     Args:
         layers: blocks per stage, such as (3, 4, 6, 3) for 50 layers.
@@ -178,13 +180,7 @@ class SKNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
-            raise ValueError(
-                "SKNet: layers and widths need one positive number per stage each, "
-                f"got layers={tuple(layers)} and widths={tuple(widths)}"
-            )
-        if groups < 1 or min(widths) * base_width < 64:
+        if groups < 1 or min(widths, default=0) * base_width < 64:
             raise ValueError(
                 "SKNet: groups must be at least 1 and a group one channel wide (base_width / 64 of the width), "
                 f"got groups={groups}, base_width={base_width} and widths={tuple(widths)}"
@@ -194,24 +190,13 @@ class SKNet(nn.Module):
                 "SKNet: branches, reduction and minimum must be positive, "
                 f"got branches={branches}, reduction={reduction} and minimum={minimum}"
             )
-        self.in_channels = in_channels
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=int(port), ceil_mode=not port)
-        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        channels = 64
-        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            blocks = []
-            for j in range(count):
-                block = Bottleneck(
-                    channels, width, groups=groups, base_width=base_width, branches=branches, reduction=reduction,
-                    minimum=minimum, stride=2 if i > 0 and j == 0 else 1,
-                )  # fmt: skip
-                blocks.append(block)
-                channels = width * Bottleneck.expansion
-            self.add_module(name, nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes)
+        block = partial(
+            Bottleneck, groups=groups, base_width=base_width, branches=branches, reduction=reduction, minimum=minimum
+        )
+        super().__init__(
+            block, layers=layers, widths=widths, stem="imagenet" if port else "caffe", num_classes=num_classes,
+            in_channels=in_channels,
+        )  # fmt: skip
         self.apply(_init_weights)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
@@ -219,36 +204,14 @@ class SKNet(nn.Module):
             if isinstance(module, nn.BatchNorm2d) and not port:
                 module.momentum = 0.05
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
-
-        Any H and W; the paper has 224 x 224.
-
-        Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
-        """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"SKNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
-
 
 def _init_weights(module: nn.Module) -> None:
+    he_fan_in(module)
     if isinstance(module, Selection):  # reached after its own layers
         nn.init.normal_(module.fc_reduce.weight, std=0.01)
         nn.init.normal_(module.fc_select.weight, std=0.01)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 def sknet50(*, num_classes: int = 1000, in_channels: int = 3, port: bool = False) -> SKNet:
-    """SKNet-50 (M = 2, G = 32, r = 16), Table 1, right: 27,479,784 parameters."""
+    """SKNet-50 (M = 2, G = 32, r = 16), Table 1, right."""
     return SKNet(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, port=port)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)
