@@ -211,7 +211,7 @@ def test_table(skip: Callable[..., Run], format: str) -> None:
 
 
 def test_table_as_json_and_by_number(skip: Callable[..., Run]) -> None:
-    assert "SwinIR" in [row["method"] for row in json.loads(skip("table", "IV", "--json")[1])]
+    assert "SwinIR" in [row["name"] for row in json.loads(skip("table", "IV", "--json")[1])]
     assert "RetinaNet" in [row[0] for row in csv.reader(io.StringIO(skip("table", "ii", "--format", "csv")[1]))]
 
 

@@ -231,6 +231,7 @@
       ["Skips found", (row) => [noted(row, "Skips found")]], ["Longest skip", (row) => [noted(row, "Longest skip")]],
       ["Official code", (row) => row.code.map(codeLink)], ["Framework", facet("Framework")], ["Licence", facet("Licence")],
       ["Data sets", facet("Data set")], ["Runs here", facet("Runs here")], ["Errata", (row) => [say(row, "Errata")]],
+      ["Notes", (row) => [say(row, "Notes")]],
       ["Fingerprint", (row) => [picture(row)]],
     ];
 

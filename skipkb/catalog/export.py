@@ -9,17 +9,16 @@ import json
 from pathlib import Path
 
 from skipkb.catalog import paths
-from skipkb.catalog.entry import Work
+from skipkb.catalog.columns import COLUMNS
 from skipkb.catalog.index import source_hash, write_index
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.writing import write_text
 
-_COLUMNS = (
-    "key", "name", "folder", "kind", "year", "title", "authors", "venue", "doi", "arxiv", "tasks", "themes",
-    "merges", "spans", "datasets", "official_code", "framework", "licence", "runs", "variants", "errata",
-    "notes", "contribution",
-)  # fmt: skip
-
+_CHOSEN = (
+    *("key", "name", "folder", "kind", "year", "title", "author", "venue", "doi", "arxiv", "task", "theme"),
+    *("merge", "span", "dataset", "official", "framework", "licence", "runs", "variant", "errata", "notes"),
+    "contribution",
+)
 
 FILES = ("catalog.json", "catalog.csv", "references.bib", "catalog.sqlite")
 OURS = ".skipkb-export"
@@ -84,36 +83,15 @@ def json_text(catalogue: Catalogue) -> str:
 
 
 def csv_text(catalogue: Catalogue) -> str:
-    """One line per work; several values in one cell are separated by semicolons."""
+    """One line per work, with the names that filters have; several values in one cell are separated by semicolons."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow(_CHOSEN)
     for work in catalogue.entries.values():
-        writer.writerow(["; ".join(map(str, _cell(work, column))) for column in _COLUMNS])
+        writer.writerow(["; ".join(map(str, COLUMNS[name].values(work))) for name in _CHOSEN])
     return text.getvalue()
 
 
 def bibtex_text(catalogue: Catalogue) -> str:
     """Every record of references.bib, as it stands there."""
     return "\n\n".join(reference.bibtex for reference in catalogue.references.values()) + "\n"
-
-
-def _cell(work: Work, column: str) -> list[object]:
-    official = [repository for repository in work.code if repository.role == "official"]
-    special: dict[str, list[object]] = {
-        "doi": [work.doi or ""],
-        "arxiv": [work.arxiv or ""],
-        "merges": list(work.merges),
-        "spans": list(dict.fromkeys(skip.span for skip in work.skips)),
-        "official_code": [repository.url for repository in official],
-        "framework": [repository.framework for repository in official],
-        "licence": [repository.licence for repository in official if repository.licence],
-        "runs": ["yes" if work.runs else "no"],
-        "variants": [variant.name for variant in work.variants],
-        "errata": [len(work.errata)],
-        "notes": [len(work.notes)],
-    }
-    if column in special:
-        return special[column]
-    value = getattr(work, column)
-    return list(value) if isinstance(value, list) else [value]

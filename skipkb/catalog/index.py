@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skipkb.catalog import paths
-from skipkb.catalog.facets import FACETS, NUMBERS, values
-from skipkb.catalog.words import COLUMNS, joined, words
+from skipkb.catalog.facets import FACETS, NUMBERS, WHETHER
+from skipkb.catalog.words import SEARCHED, joined, words
 
 if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
@@ -77,7 +77,7 @@ CREATE VIRTUAL TABLE spelling USING fts5(name, entry UNINDEXED, tokenize = 'trig
 CREATE VIRTUAL TABLE trigram USING fts5vocab(spelling, row);
 CREATE VIRTUAL TABLE word USING fts5(text, tokenize = 'trigram');
 CREATE VIRTUAL TABLE word_trigram USING fts5vocab(word, row);
-""".replace("{columns}", ", ".join(COLUMNS))
+""".replace("{columns}", ", ".join(SEARCHED))
 
 
 def source_hash(directory: Path) -> str:
@@ -267,7 +267,7 @@ def _insert(connection: sqlite3.Connection, number: int, work: Work, texts: dict
 
 
 def searched(work: Work) -> dict[str, str]:
-    """The text in which ``work`` is found, by column of ``COLUMNS``."""
+    """The text in which ``work`` is found, by column of ``SEARCHED``."""
     names = names_of(work)
     names += [" ".join(words(name)) for name in names if "+" in name]  # the full-text index sees no plus
     last = [author.split()[-1] for author in work.authors]
@@ -289,7 +289,7 @@ def searched(work: Work) -> dict[str, str]:
         "description": work.description,
         "skips": "; ".join(f"{s.merge} {s.span} skip from {s.start} to {s.end}, {s.shortcut}" for s in work.skips),
     }
-    return {column: texts[column] for column in COLUMNS}
+    return {column: texts[column] for column in SEARCHED}
 
 
 def identifiers(work: Work) -> list[str]:
@@ -306,16 +306,16 @@ def names_of(work: Work) -> list[str]:
 
 def facet_values(work: Work) -> Iterator[tuple[str, str]]:
     """What a filter can select ``work`` by: pairs of facet and lower-case value."""
-    for facet in FACETS:
-        for value in values(facet, work):
-            yield facet, value.lower()
+    for name, facet in FACETS.items():
+        for value in facet.values(work):
+            yield name, value.lower()
 
 
 def numbers(work: Work) -> Iterator[tuple[str, float]]:
     """The numbers that a filter can ask for a span of: pairs of facet and value."""
-    for facet, number in NUMBERS.items():
+    for name, number in NUMBERS.items():
         for value in number.values(work):
-            yield facet, float(value)
+            yield name, float(value)
 
 
 def _allowed_values() -> Iterator[tuple[str, str]]:
@@ -334,7 +334,7 @@ def _allowed_values() -> Iterator[tuple[str, str]]:
         "theme": get_args(entry.Theme),
         "explanation": get_args(entry.Explanation),
         "table": get_args(vocabulary.Table),
-        **dict.fromkeys(("runs", "official", "errata", "notes"), ("yes", "no")),
+        **dict.fromkeys(("runs", *WHETHER), ("yes", "no")),
     }
     for facet, possible in allowed.items():
         for value in possible:

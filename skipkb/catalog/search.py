@@ -14,14 +14,14 @@ from skipkb.catalog.facets import FACETS, NUMBERS, span
 from skipkb.catalog.index import folded, query
 from skipkb.catalog.problems import UnknownNameError
 from skipkb.catalog.question import Question, identifier, parse, sharing_trigrams, understand
-from skipkb.catalog.words import COLUMNS, QUESTION_WORDS, joined
+from skipkb.catalog.words import QUESTION_WORDS, SEARCHED, joined
 
 if TYPE_CHECKING:
     from skipkb.catalog.entry import Work
 
 FILTERS = (*FACETS, *NUMBERS)
 """Names of all filters."""
-_WEIGHTS = ", ".join(map(str, COLUMNS.values()))
+_WEIGHTS = ", ".join(map(str, SEARCHED.values()))
 _CERTAIN = 1000.0  # the score of a work whose name is the query
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
 Filter = str | int | bool | range | Sequence[str] | Sequence[int]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from skipkb.catalog.columns import claim_text
 from skipkb.catalog.entry import Source, Work
-from skipkb.catalog.tables import claim_text
 
 
 def show(work: Work) -> str:

@@ -7,42 +7,24 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from skipkb.catalog.columns import COLUMNS
 from skipkb.catalog.index import query
 from skipkb.catalog.problems import UnknownNameError
 
 if TYPE_CHECKING:
-    from skipkb.catalog.entry import Claim, Row, SurveyTable, Work
+    from skipkb.catalog.entry import SurveyTable
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """One row as plain text; an empty string stands for "not known"."""
-
-    method: str
-    reference: str
-    year: str
-    group: str
-    datasets: str
-    code: str
-    merge: str
-    span: str
-    runs: str
-    parameters: str
-    licence: str
-    errata: str
-    notes: str
-
-
-_HEADERS = {
-    "method": "Method", "reference": "Ref.", "year": "Year", "group": "Group", "datasets": "Data sets", "code": "Code",
-    "merge": "Merge", "span": "Span", "runs": "Runs here", "parameters": "Parameters", "licence": "Licence",
-    "errata": "Errata",
-    "notes": "Notes",
-}  # fmt: skip
+CHOSEN = (
+    *("name", "reference", "year", "group", "dataset", "code", "merge", "span"),
+    *("runs", "params", "licence", "errata", "notes"),
+)
+"""The columns of a table."""
+TableRow = Mapping[str, str]
+"""Column and text; an empty text stands for "not known"."""
 
 
 def survey_tables() -> list[SurveyTable]:
@@ -87,52 +69,18 @@ def table_rows(table: SurveyTable) -> list[TableRow]:
     """The rows in the survey's order."""
     from skipkb.catalog.search import get
 
-    rows = []
-    for key in table.rows:
-        work = get(key)
-        row = next(row for row in work.survey.rows if row.table == table.key)
-        rows.append(_row(work, row))
-    return rows
-
-
-def _row(work: Work, row: Row) -> TableRow:
-    models = work.models_for(row.table)
-    sizes = sorted(variant.parameters for variant in models)
-    official = [repository for repository in work.code if repository.role == "official"]
-    span = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
-    return TableRow(
-        method=work.name,
-        reference=f"[{work.survey.reference}]" if work.survey.reference else "",
-        year=str(work.year),
-        group=row.group or "",
-        datasets=claim_text(row.datasets),
-        code=claim_text(row.code),
-        merge=", ".join(work.merges),
-        span=", ".join(dict.fromkeys(skip.span for skip in work.skips)),
-        runs="yes" if models else "no",
-        parameters=span,
-        licence=", ".join(dict.fromkeys(repository.licence for repository in official if repository.licence)),
-        errata=str(len(work.errata)),
-        notes=str(len(work.notes)),
-    )
-
-
-def claim_text(claim: Claim) -> str:
-    """The verified value where there is one, else the survey's, marked as such."""
-    if claim.verified is None:
-        return f"{claim.survey} (as in the survey, unverified)"
-    return ", ".join(claim.verified) + (" (unverified)" if claim.source.checked == "unverified" else "")
+    return [{name: COLUMNS[name].text(get(key), table.key) for name in CHOSEN} for key in table.rows]
 
 
 def _used_columns(rows: Sequence[TableRow]) -> list[str]:
-    return [field.name for field in fields(TableRow) if field.name != "group" or any(row.group for row in rows)]
+    return [name for name in CHOSEN if name != "group" or any(row[name] for row in rows)]
 
 
 def _grid(rows: Sequence[TableRow]) -> list[list[str]]:
     columns = _used_columns(rows)
     return [
-        [_HEADERS[c] for c in columns],
-        *([" ".join(getattr(row, c).split()) for c in columns] for row in rows),
+        [COLUMNS[c].head for c in columns],
+        *([" ".join(row[c].split()) for c in columns] for row in rows),
     ]
 
 
@@ -181,7 +129,7 @@ def _latex(rows: Sequence[TableRow]) -> str:
 
 
 def _json(rows: Sequence[TableRow]) -> str:
-    return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Sequence[TableRow]], str]] = {

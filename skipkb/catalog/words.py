@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-COLUMNS = {
+SEARCHED = {
     "name": 12.0, "title": 6.0, "contribution": 4.0, "authors": 4.0, "tasks": 4.0, "facts": 2.0,
     "description": 1.0, "skips": 1.0,
 }  # fmt: skip

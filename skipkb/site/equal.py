@@ -26,8 +26,9 @@ def _mark(group: Sequence[Equal]) -> str:
     place = f"{first.repository}@{first.commit[:7] if hashed else first.commit}"
     url = f"https://github.com/{first.repository}" + (f"/tree/{first.commit}" if hashed else "")
     largest = max(one.difference for one in group)
+    said = f"{largest:.0e}" if largest else "exactly"
     title = "; ".join(f"{one.variant}: {one.difference:.1e}" for one in group)
     return (
         f'<span class="skb-mark skb-checked" title="{escape(title)}">equal to {_WHOSE[first.whose]}'
-        f"{link(url, place)}, {largest:.0e}</span>"
+        f"{link(url, place)}, {said}</span>"
     )

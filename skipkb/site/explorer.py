@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from skipkb.catalog.columns import COLUMNS, printed_size
 from skipkb.catalog.entry import Configuration, Variant, Work
-from skipkb.catalog.facets import printed_macs, printed_number
+from skipkb.catalog.facets import FACETS, NUMBERS
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
 from skipkb.site.fingerprints import counts_text, graph_of, picture
 from skipkb.site.rows import numbered, safe_json, work_facets
 
-CHOICES = (
-    *("Task", "Theme", "Explanation", "Merge", "Span", "Kind", "Table"),
-    *("Data set", "Framework", "Official code", "Licence", "Runs here", "Errata", "Notes"),
-)
-NUMBERS = {
-    "Year": "year of publication",
-    "Parameters": "of the first model built here (exact), else of the first configuration printed (as printed)",
-    "MACs": "multiply-accumulates, of the first model built here (exact), else as printed; papers that write FLOPs "
-    "mostly mean these, and figures that are said to count two for each are left out",
+CHOICES = [
+    FACETS[name].head
+    for name in (
+        *("task", "theme", "explanation", "merge", "span", "kind", "table"),
+        *("dataset", "framework", "official", "licence", "runs", "errata", "notes"),
+    )
+]
+_COUNTED = {COLUMNS[name].head: COLUMNS[name] for name in (*NUMBERS, "errata", "notes")}
+NUMBERS_ABOUT = {head: column.about for head, column in _COUNTED.items()} | {
     "Skips found": "additions and concatenations that a trace finds in the first model built here",
     "Long skips found": "those of them that cross at least three convolutions",
     "Longest skip": "weighted layers crossed by the longest skip of the first network whose trace is recorded",
@@ -31,8 +32,6 @@ NUMBERS = {
     "Reported results": "figures of the paper in the catalogue",
     "Repositories": "official and other code",
     "Authors": "of the paper",
-    "Errata": "of the survey about this work",
-    "Notes": "that add to what the survey says about this work",
 }
 
 
@@ -44,7 +43,7 @@ def explorer_data(catalogue: Catalogue) -> str:
     labels = {"Theme": numbered(survey.themes), "Explanation": numbered(survey.explanations), "Table": tables}
     data = {
         "choices": CHOICES,
-        "numbers": NUMBERS,
+        "numbers": NUMBERS_ABOUT,
         "labels": labels,
         "rows": [_record(work, related[work.key]) for work in catalogue.entries.values()],
     }
@@ -69,25 +68,26 @@ def bibtex_data(catalogue: Catalogue) -> str:
 
 
 def _record(work: Work, related: int) -> dict[str, Any]:
-    numbers, notes = _sizes(work)
+    numbers = {head: values[0] for head, column in _COUNTED.items() if (values := column.values(work))}
     numbers |= {
-        "Year": work.year,
         "Related works": related,
         "Data sets": len(work.datasets),
         "Reported results": len(work.results),
         "Repositories": len(work.code),
         "Authors": len(work.authors),
-        "Errata": len(work.errata),
-        "Notes": len(work.notes),
         "Models built here": len(work.variants),
     }
+    notes = _origins(work)
+    if work.variants:
+        skips = work.variants[0].skips
+        numbers["Skips found"] = skips.get("add", 0) + skips.get("concat", 0)
+        numbers["Long skips found"] = skips.get("long", 0)
     first = _first_graph(work)
     if first is not None:
         variant, found = first[0], graph_of(first[1])
         numbers["Weighted layers"] = len(found.layers)
         numbers["Longest skip"] = max((skip.layers for skip in found.skips), default=0)
         notes |= dict.fromkeys(("Weighted layers", "Longest skip"), variant.title)
-    official = [repository.url for repository in work.code if repository.role == "official"]
     return {
         "key": work.key,
         "name": work.name,
@@ -99,32 +99,22 @@ def _record(work: Work, related: int) -> dict[str, Any]:
         "notes": notes,
         "printed": [] if work.variants else [name for name in ("Parameters", "MACs") if name in numbers],
         "sizes": {"Parameters": _all_sizes(work, "parameters"), "MACs": _all_sizes(work, "macs")},
-        "code": official,
+        "code": COLUMNS["official"].values(work),
     }
 
 
-def _sizes(work: Work) -> tuple[dict[str, float], dict[str, str]]:
-    """The figures of the first model, and of which model they are."""
+def _origins(work: Work) -> dict[str, str]:
+    """Of which model the figures of the first one are."""
     if work.variants:
-        first = work.variants[0]
-        merges = first.skips.get("add", 0) + first.skips.get("concat", 0)
-        numbers: dict[str, float] = {
-            "Parameters": first.parameters,
-            "MACs": first.macs,
-            "Skips found": merges,
-            "Long skips found": first.skips.get("long", 0),
-        }
-        return numbers, dict.fromkeys(numbers, f"{first.title}, exact")
-    numbers, notes = {}, {}
-    for name, field, read in (("Parameters", "parameters", printed_number), ("MACs", "macs", printed_macs)):
+        figures = ("Parameters", "MACs", "Skips found", "Long skips found")
+        return dict.fromkeys(figures, f"{work.variants[0].title}, exact")
+    notes: dict[str, str] = {}
+    for name, field in (("Parameters", "parameters"), ("MACs", "macs")):
         for configuration in work.configurations:
             printed = getattr(configuration, field)
-            value = read(printed)
-            if value is not None:
-                numbers[name] = value
-                notes[name] = f"{configuration.name}, as printed: {printed}"
-                break
-    return numbers, notes
+            if printed_size(field, printed) is not None:
+                notes.setdefault(name, f"{configuration.name}, as printed: {printed}")
+    return notes
 
 
 def _all_sizes(work: Work, field: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skipkb.catalog.entry import Explanation, Theme, Work
-from skipkb.catalog.facets import FACETS, values
+from skipkb.catalog.facets import FACETS
 
 Facets = dict[str, list[str]]
 
@@ -70,11 +70,11 @@ def numbered(sections: Mapping[Theme, str] | Mapping[Explanation, str]) -> dict[
     return {number: f"{number} {title}" for number, title in sections.items()}
 
 
-def work_row(work: Work, cells: Sequence[str] | None = None) -> Row:
-    """The row of an entry in a list of entries."""
-    return Row(work.key, work_facets(work), {"Year": work.year}, cells)
+def work_row(work: Work, cells: Sequence[str] | None = None, *, table: str = "") -> Row:
+    """The row of an entry in a list of entries, or in one of the survey's tables."""
+    return Row(work.key, work_facets(work, table), {"Year": work.year}, cells)
 
 
-def work_facets(work: Work) -> Facets:
+def work_facets(work: Work, table: str = "") -> Facets:
     """Everything an entry can be chosen by, under the words of the pages."""
-    return {facet.label: values(name, work) for name, facet in FACETS.items()}
+    return {facet.head: facet.values(work, table) for facet in FACETS.values()}

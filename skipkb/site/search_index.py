@@ -12,7 +12,7 @@ from skipkb.catalog.facets import FACETS, NUMBERS, PHRASES
 from skipkb.catalog.index import facet_values, identifiers, names_of, numbers, searched
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.synonyms import Lexicon
-from skipkb.catalog.words import COLUMNS, LONGEST_RUN, QUESTION_WORDS, joined, words
+from skipkb.catalog.words import LONGEST_RUN, QUESTION_WORDS, SEARCHED, joined, words
 from skipkb.catalog.writing import write_text
 
 
@@ -22,7 +22,7 @@ def search_data(catalogue: Catalogue) -> str:
     for work in catalogue.entries.values():
         lexicon.add(names_of(work), searched(work).values())
     data = {
-        "columns": COLUMNS,
+        "columns": SEARCHED,
         "facets": list(FACETS),
         "numbers": list(NUMBERS),
         "phrases": PHRASES,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 
-from skipkb.catalog.entry import Claim, Erratum, Note, Row, SurveyTable, Work
+from skipkb.catalog.columns import COLUMNS
+from skipkb.catalog.entry import Claim, Erratum, Note, SurveyTable, Work
+from skipkb.catalog.facets import FACETS
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.tables import FORMATS, table_rows
 from skipkb.evidence.recorded import Recorded, equal_now
@@ -13,31 +16,24 @@ from skipkb.site.equal import equal_marks
 from skipkb.site.rows import numbered, rows_script, work_row
 from skipkb.site.text import escape, front_matter, heading, link, source_mark, table
 
-_HEADERS = (
-    *("Method", "Year", "Data sets", "Code", "Merge", "Span"),
-    *("Runs here", "Outputs", "Parameters", "Official code", "Licence"),
-)
-_CHOICES = (
-    *("Task", "Theme", "Merge", "Span", "Framework", "Official code"),
-    *("Licence", "Runs here", "Errata", "Notes"),
-)
+_CHOSEN = ("name", "year", "dataset", "code", "merge", "span", "runs", "outputs", "params", "official", "licence")
+_CHOICES = ("task", "theme", "merge", "span", "framework", "official", "licence", "runs", "errata", "notes")
 _DOWNLOADS = {"CSV": "csv", "TSV": "tsv", "LaTeX": "tex", "Markdown": "txt", "JSON": "json", "BibTeX": "bib"}
 
 
 def table_page(found: SurveyTable, catalogue: Catalogue, recorded: Recorded) -> str:
     """The Markdown page of one table."""
     works = [catalogue.entries[key] for key in found.rows]
-    headers = ["Group", *_HEADERS] if found.key == "reconstruction" else list(_HEADERS)
-    rows = [_row(work, found, recorded, with_group=len(headers) > len(_HEADERS)) for work in works]
+    columns = ["group", *_CHOSEN] if found.key == "reconstruction" else list(_CHOSEN)
+    heads = [COLUMNS[name].head if name in COLUMNS else "Outputs" for name in columns]
+    rows = [_row(work, found, recorded, columns) for work in works]
     header, *lines = csv.reader(FORMATS["csv"](table_rows(found)).splitlines())
-    data = [work_row(work, cells) for work, cells in zip(works, lines, strict=True)]
-    for row, work in zip(data, works, strict=True):
-        row.facets["Runs here"] = ["yes" if work.models_for(found.key) else "no"]
-    choices = list(_CHOICES)
-    if found.key == "reconstruction":
+    data = [work_row(work, cells, table=found.key) for work, cells in zip(works, lines, strict=True)]
+    choices = [FACETS[name].head for name in _CHOICES]
+    if "group" in columns:
         choices.insert(0, "Group")
         for row, work in zip(data, works, strict=True):
-            row.facets["Group"] = [group for r in work.survey.rows if r.table == found.key and (group := r.group)]
+            row.facets["Group"] = COLUMNS["group"].values(work, found.key)
     script = rows_script(data, choices=choices, labels={"Theme": numbered(catalogue.survey.themes)}, columns=header)
     running = sum(bool(work.models_for(found.key)) for work in works)
     downloads = " · ".join(f'<a href="{found.key}.{suffix}" download>{name}</a>' for name, suffix in _DOWNLOADS.items())
@@ -53,7 +49,7 @@ A cell shows what was verified; where the survey differs, its words are struck t
 click away; a note adds to what is right. Cells marked
 <span class="skb-mark skb-unverified">unverified</span> nobody has re-checked yet.</p>
 
-{table(headers, rows, caption=f"Table {found.number} of the survey: {found.title}", interactive=found.key)}
+{table(heads, rows, caption=f"Table {found.number} of the survey: {found.title}", interactive=found.key)}
 {script}
 <p class="skb-downloads">Download the whole table: {downloads}</p>
 """
@@ -68,7 +64,8 @@ def table_files(found: SurveyTable, catalogue: Catalogue) -> dict[str, str]:
     return files | {f"{found.key}.bib": "\n\n".join(records) + "\n"}
 
 
-def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool) -> list[str]:
+def _row(work: Work, found: SurveyTable, recorded: Recorded, columns: Sequence[str]) -> list[str]:
+    """The cells: the text of each column, but for those that have marks, links or a number to sort by."""
     row = next(row for row in work.survey.rows if row.table == found.key)
     here = re.compile(rf"Table {found.number}\b")
     errata: dict[str, list[Erratum]] = {"reference": [], "description": [], "datasets": [], "code": []}
@@ -79,34 +76,27 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, *, with_group: bool
     for note in work.notes:
         if note.column and here.match(note.where):
             notes[note.column].append(note)
-    number = escape(f"[{work.survey.reference}]") if work.survey.reference else ""
-    reference = f' <span class="skb-nowrap">{number}</span>'
-    name = f'<a href="../methods/{work.key}.html">{escape(work.name)}</a>{reference}'
-    official = [repository for repository in work.code if repository.role == "official"]
     models = work.models_for(found.key)
     equal = [one for one in equal_now(work, recorded) if one.variant in {model.name for model in models}]
-    sizes = sorted(variant.parameters for variant in models)
-    text = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
-    cells = [
-        f"<td>{name}{_flags(work, errata['reference'] + errata['description'])}"
-        f"{_marks(work, notes['reference'] + notes['description'])}</td>",
-        f'<td class="skb-number">{work.year}</td>',
-        _claim_cell(work, row.datasets, errata["datasets"], notes["datasets"]),
-        _claim_cell(work, row.code, errata["code"], notes["code"]),
-        escape(", ".join(work.merges)),
-        escape(", ".join(dict.fromkeys(skip.span for skip in work.skips))),
-        "yes" if models else "no",
-        (equal_marks(equal) or "not compared") if models else "",
-        f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">{escape(text)}</td>',
-        "<br>".join(link(r.url, r.url.split("://")[1].removeprefix("github.com/").rstrip("/")) for r in official)
-        or "none",
-        escape(", ".join(dict.fromkeys(repository.licence or "unknown" for repository in official))),
+    number = f' <span class="skb-nowrap">{text}</span>' if (text := escape(COLUMNS["reference"].text(work))) else ""
+    sizes = COLUMNS["params"].values(work, found.key)
+    addresses = [
+        link(url, url.split("://")[1].removeprefix("github.com/").rstrip("/"))
+        for url in COLUMNS["official"].values(work)
     ]
-    return [_group_cell(row), *cells] if with_group else cells
-
-
-def _group_cell(row: Row) -> str:
-    return escape(row.group or "")
+    special = {
+        "name": f'<td><a href="../methods/{work.key}.html">{escape(work.name)}</a>{number}'
+        f"{_flags(work, errata['reference'] + errata['description'])}"
+        f"{_marks(work, notes['reference'] + notes['description'])}</td>",
+        "year": f'<td class="skb-number">{work.year}</td>',
+        "dataset": _claim_cell(work, row.datasets, errata["datasets"], notes["datasets"]),
+        "code": _claim_cell(work, row.code, errata["code"], notes["code"]),
+        "outputs": (equal_marks(equal) or "not compared") if models else "",
+        "params": f'<td class="skb-number" data-order="{sizes[0] if sizes else -1}">'
+        f"{escape(COLUMNS['params'].text(work, found.key))}</td>",
+        "official": "<br>".join(addresses) or "none",
+    }
+    return [special[name] if name in special else escape(COLUMNS[name].text(work, found.key)) for name in columns]
 
 
 def _claim_cell(work: Work, claim: Claim, errata: list[Erratum], notes: list[Note]) -> str:

@@ -40,8 +40,8 @@ def test_four_files_that_other_tools_read(install: Install, tmp_path: Path) -> N
     with (out / "catalog.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["key"] for row in rows] == ["alpha", "beta"]
-    assert (rows[0]["tasks"], rows[0]["authors"]) == ("classification; denoising", "Jane Doe; Max Müller")
-    assert (rows[0]["year"], rows[0]["merges"], rows[0]["runs"]) == ("2015", "add", "no")
+    assert (rows[0]["task"], rows[0]["author"]) == ("classification; denoising", "Jane Doe; Max Müller")
+    assert (rows[0]["year"], rows[0]["merge"], rows[0]["runs"]) == ("2015", "add", "no")
 
     library = bibtexparser.parse_file(str(out / "references.bib"))
     assert not library.failed_blocks
@@ -68,15 +68,15 @@ def test_code_of_others_is_not_exported_as_official(install: Install, tmp_path: 
     install(sample.work(code=[port]))
     export(load(), tmp_path / "without")
     row = csv_row(tmp_path / "without" / "catalog.csv")
-    assert (row["official_code"], row["framework"], row["licence"]) == ("", "", "")
+    assert (row["official"], row["framework"], row["licence"]) == ("", "", "")
 
     own = sample.repository("own", framework="Caffe", licence="MIT")
     second = sample.repository("second", framework="JAX")
     install(sample.work(code=[port, own, second]))
     export(load(), tmp_path / "with")
     row = csv_row(tmp_path / "with" / "catalog.csv")
-    assert row["official_code"] == "https://example.com/own; https://example.com/second"
-    assert (row["framework"], row["licence"]) == ("Caffe; JAX", "MIT")
+    assert row["official"] == "https://example.com/own; https://example.com/second"
+    assert (row["framework"], row["licence"]) == ("Caffe; JAX", "MIT; unknown")
     (entry,) = json.loads((tmp_path / "with" / "catalog.json").read_text("utf-8"))["entries"]
     assert [(one["url"], one["role"]) for one in entry["code"]] == [
         ("https://example.com/port", "third-party"),
@@ -116,20 +116,20 @@ def test_every_column_of_the_csv(install: Install, tmp_path: Path) -> None:
         "kind": "regulariser",
         "year": "2015",
         "title": "AlphaNet: a sample of residual learning",
-        "authors": "Jane Doe; Max Müller",
+        "author": "Jane Doe; Max Müller",
         "venue": "Proceedings of the Sample Conference",
         "doi": "10.1000/alpha",
         "arxiv": "1501.00001",
-        "tasks": "detection; denoising",
-        "themes": "IV.A",
-        "merges": "concat; add",
-        "spans": "long; short",
-        "datasets": "CIFAR-10; SVHN",
-        "official_code": "",
+        "task": "detection; denoising",
+        "theme": "IV.A",
+        "merge": "concat; add",
+        "span": "long; short",
+        "dataset": "CIFAR-10; SVHN",
+        "official": "",
         "framework": "",
         "licence": "",
         "runs": "yes",
-        "variants": "alpha1; alpha2",
+        "variant": "alpha1; alpha2",
         "errata": "1",
         "notes": "2",
         "contribution": "Adds the input of each block to its output.",

@@ -7,8 +7,9 @@ import json
 import pytest
 import sample
 
+from skipkb.catalog.columns import printed_size
 from skipkb.catalog.entry import Work
-from skipkb.catalog.facets import FACETS, NUMBERS, printed_macs, printed_number, span, values
+from skipkb.catalog.facets import FACETS, NUMBERS, span
 from skipkb.catalog.loading import load
 from skipkb.catalog.search import entries, search
 
@@ -48,7 +49,7 @@ def test_pages_and_filters_count_the_same_works(facet: str) -> None:
     works = list(load().entries.values())
     found: dict[str, list[str]] = {}
     for work in works:
-        for value in values(facet, work):
+        for value in FACETS[facet].values(work):
             found.setdefault(value, []).append(work.key)
     assert found
     for value, keys in found.items():
@@ -61,7 +62,7 @@ def test_pages_and_filters_count_the_same_works(facet: str) -> None:
 
 def test_a_data_set_has_one_spelling_in_both() -> None:
     assert len(entries(dataset="imagenet-1k")) == sum(
-        "ImageNet-1K" in values("dataset", work) for work in load().entries.values()
+        "ImageNet-1K" in FACETS["dataset"].values(work) for work in load().entries.values()
     )
 
 
@@ -94,16 +95,16 @@ def test_authors_are_found_by_a_part_of_their_name() -> None:
     ],
 )
 def test_printed_numbers(text: str | None, number: float | None) -> None:
-    assert printed_number(text) == number
+    assert printed_size("parameters", text) == number
 
 
 def test_printed_macs_that_count_two_are_left_out() -> None:
-    assert printed_macs("4.1 GFLOPs") == 4.1e9
-    assert printed_macs("8.2 GFLOPs (2 per multiply-accumulate)") is None
+    assert printed_size("macs", "4.1 GFLOPs") == 4.1e9
+    assert printed_size("macs", "8.2 GFLOPs (2 per multiply-accumulate)") is None
 
 
 def test_labels_are_different() -> None:
-    labels = [facet.label for facet in (*FACETS.values(), *NUMBERS.values())]
+    labels = [facet.head for facet in (*FACETS.values(), *NUMBERS.values())]
     assert len(set(labels)) == len(labels)
 
 
@@ -111,10 +112,10 @@ def test_framework_and_licence_are_those_of_official_code() -> None:
     port = sample.repository("port", "third-party", framework="MXNet", licence="GPL-3.0-only")
     own = sample.repository("own", framework="Caffe, PyTorch (mmdetection)")
     work = Work.model_construct(code=[_repository(port), _repository(own)])
-    assert values("framework", work) == ["Caffe", "PyTorch"]
-    assert values("licence", work) == ["unknown"]
-    assert values("official", work) == ["yes"]
-    assert values("official", Work.model_construct(code=[_repository(port)])) == ["no"]
+    assert FACETS["framework"].values(work) == ["Caffe", "PyTorch"]
+    assert FACETS["licence"].values(work) == ["unknown"]
+    assert FACETS["official"].values(work) == ["yes"]
+    assert FACETS["official"].values(Work.model_construct(code=[_repository(port)])) == ["no"]
 
 
 def _repository(data: dict[str, object]) -> object:

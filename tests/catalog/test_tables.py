@@ -30,7 +30,7 @@ HEADER = [
     "Method",
     "Ref.",
     "Year",
-    "Data sets",
+    "Data set",
     "Code",
     "Merge",
     "Span",
@@ -117,7 +117,7 @@ def test_markdown_is_one_table_without_live_markup(two_rows: None) -> None:
 
 def test_json_loads(two_rows: None) -> None:
     rows = json.loads(table("classification", "json"))
-    assert [row["method"] for row in rows] == [plain(NASTY), "AlphaNet"]
+    assert [row["name"] for row in rows] == [plain(NASTY), "AlphaNet"]
     assert rows[1]["group"] == ""
 
 
@@ -167,14 +167,14 @@ def rows(key: str = "classification") -> list[dict[str, str]]:
 def test_sizes_of_the_models_of_a_row(install: Install, sizes: tuple[int, ...], text: str) -> None:
     install(sample.running(*sizes))
     (row,) = rows()
-    assert (row["parameters"], row["runs"]) == (text, "yes")
+    assert (row["params"], row["runs"]) == (text, "yes")
     assert table("classification", "csv").splitlines()[1].endswith(f',"{text}",,0,0')
 
 
 def test_a_row_without_models_has_no_size(install: Install) -> None:
     install()
     (row,) = rows()
-    assert (row["parameters"], row["runs"]) == ("", "no")
+    assert (row["params"], row["runs"]) == ("", "no")
 
 
 def test_the_licences_of_a_row_are_those_of_official_code(install: Install) -> None:
@@ -186,7 +186,7 @@ def test_the_licences_of_a_row_are_those_of_official_code(install: Install) -> N
     install(
         sample.work("alpha", code=[port, sample.repository("nobody-looked")]), sample.work("beta", code=[port, *own])
     )
-    assert [row["licence"] for row in rows()] == ["", "MIT, BSD-3-Clause"]
+    assert [row["licence"] for row in rows()] == ["unknown", "MIT, BSD-3-Clause"]
 
 
 def test_every_cell_of_a_row(install: Install) -> None:
@@ -206,13 +206,13 @@ def test_every_cell_of_a_row(install: Install) -> None:
     install(entry)
     assert rows("reconstruction") == [
         {
-            **{"method": "AlphaNet", "reference": "[1]", "year": "2015", "group": "Denoise"},
-            **{"datasets": "b, c", "code": "e (unverified)", "merge": "gate", "span": "long"},
-            **{"runs": "yes", "parameters": "1,000", "licence": "MIT", "errata": "0", "notes": "0"},
+            **{"name": "AlphaNet", "reference": "[1]", "year": "2015", "group": "Denoise"},
+            **{"dataset": "b, c", "code": "e (unverified)", "merge": "gate", "span": "long"},
+            **{"runs": "yes", "params": "1,000", "licence": "MIT", "errata": "0", "notes": "0"},
         }
     ]
     assert table("IV", "tsv").splitlines() == [
-        "Method\tRef.\tYear\tGroup\tData sets\tCode\tMerge\tSpan\tRuns here\tParameters\tLicence\tErrata\tNotes",
+        "Method\tRef.\tYear\tGroup\tData set\tCode\tMerge\tSpan\tRuns here\tParameters\tLicence\tErrata\tNotes",
         "AlphaNet\t[1]\t2015\tDenoise\tb, c\te (unverified)\tgate\tlong\tyes\t1,000\tMIT\t0\t0",
     ]
 
@@ -223,16 +223,16 @@ def test_a_work_in_two_tables_has_in_each_what_that_one_says(install: Install) -
     entry = sample.work()
     entry["survey"]["rows"] = [second, first]
     install(entry)
-    assert [rows(key)[0]["datasets"] for key in ("classification", "detection")] == [
+    assert [rows(key)[0]["dataset"] for key in ("classification", "detection")] == [
         "CIFAR-10 (unverified)",
         "VOC (as in the survey, unverified)",
     ]
 
 
 def test_figures_of_a_real_row() -> None:
-    (row,) = (row for row in json.loads(table("segmentation", "json")) if row["method"] == "U-Net")
-    assert (row["method"], row["runs"], row["merge"], row["span"]) == ("U-Net", "yes", "concat", "long")
-    assert "31,030,658" in row["parameters"]
+    (row,) = (row for row in json.loads(table("segmentation", "json")) if row["name"] == "U-Net")
+    assert (row["name"], row["runs"], row["merge"], row["span"]) == ("U-Net", "yes", "concat", "long")
+    assert "31,030,658" in row["params"]
 
 
 def test_cited_records_parse_back(install: Install) -> None:
@@ -275,10 +275,10 @@ def test_a_row_runs_only_by_a_model_for_its_task(install: Install) -> None:
     backbone["survey"]["rows"] = [copy.deepcopy(row) | {"table": key} for key in ("classification", "detection")]
     install(backbone)
     classified, detected = (table_rows(find_table(key))[0] for key in ("classification", "detection"))
-    assert (classified.runs, classified.parameters) == ("yes", "2,000")
-    assert (detected.runs, detected.parameters) == ("no", "")
+    assert (classified["runs"], classified["params"]) == ("yes", "2,000")
+    assert (detected["runs"], detected["params"]) == ("no", "")
     backbone["variants"][0]["data"] = "detection"
     install(backbone)
-    assert table_rows(find_table("classification"))[0].runs == "no"
+    assert table_rows(find_table("classification"))[0]["runs"] == "no"
     (detected,) = table_rows(find_table("detection"))
-    assert (detected.runs, detected.parameters) == ("yes", "2,000")
+    assert (detected["runs"], detected["params"]) == ("yes", "2,000")

@@ -11,18 +11,17 @@ from typing import Any
 import bibtexparser
 import pytest
 
+from skipkb.catalog.columns import printed_size
 from skipkb.catalog.loading import Catalogue
 from skipkb.evidence.counts import read_graphs
 from skipkb.evidence.recorded import Recorded
 from skipkb.site.errata import errata_files, errata_page, place
 from skipkb.site.explorer import (
     CHOICES,
-    NUMBERS,
+    NUMBERS_ABOUT,
     bibtex_data,
     explorer_data,
     fingerprint_data,
-    printed_macs,
-    printed_number,
 )
 from skipkb.site.rows import Row, rows_script, safe_json
 from skipkb.site.table_pages import table_files, table_page
@@ -43,7 +42,7 @@ def test_every_entry_is_in_the_explorer_once_with_its_own_numbers(catalogue: Cat
     assert [row["key"] for row in rows] == list(catalogue.entries)
     for row in rows:
         work, numbers = catalogue.entries[row["key"]], row["numbers"]
-        assert set(numbers) <= set(NUMBERS)
+        assert set(numbers) <= set(NUMBERS_ABOUT)
         assert set(row["facets"]) == set(CHOICES)
         assert numbers["Year"] == work.year
         assert numbers["Errata"] == len(work.errata)
@@ -223,7 +222,7 @@ def test_every_recorded_trace_has_its_picture_and_numbers(catalogue: Catalogue) 
     ],
 )
 def test_a_printed_size_is_read_as_its_number_or_not_at_all(text: str | None, number: float | None) -> None:
-    assert printed_number(text) == number
+    assert printed_size("parameters", text) == number
 
 
 @pytest.mark.parametrize(
@@ -240,14 +239,14 @@ def test_a_printed_size_is_read_as_its_number_or_not_at_all(text: str | None, nu
     ],
 )
 def test_printed_macs_are_read_unless_they_count_two_for_each(text: str, number: float | None) -> None:
-    assert printed_macs(text) == number
+    assert printed_size("macs", text) == number
 
 
 def test_no_printed_figure_of_the_catalogue_is_read_as_something_tiny(catalogue: Catalogue) -> None:
     read_sizes = 0
     for work in catalogue.entries.values():
         for configuration in work.configurations:
-            for value in (printed_number(configuration.parameters), printed_macs(configuration.macs)):
+            for value in (printed_size(field, getattr(configuration, field)) for field in ("parameters", "macs")):
                 assert value is None or value >= 1000, (work.key, configuration)
                 read_sizes += value is not None
     assert read_sizes > 100

@@ -312,11 +312,11 @@ def test_what_search_engines_read_of_a_work(page: dict[str, str]) -> None:
 
 def test_the_exported_list_gives_code_of_the_authors_alone(page: dict[str, str]) -> None:
     rows = {row["key"]: row for row in csv.DictReader(io.StringIO(page["catalog.csv"]))}
-    assert {key: (row["official_code"], row["framework"], row["licence"]) for key, row in rows.items()} == {
+    assert {key: (row["official"], row["framework"], row["licence"]) for key, row in rows.items()} == {
         "alpha": ("https://github.com/doe/alpha", "PyTorch", "MIT"),
-        "beta": ("https://example.com/beta", "Caffe", ""),
+        "beta": ("https://example.com/beta", "Caffe", "unknown"),
         "gamma": ("", "", ""),
-        "delta": ("https://github.com/roe/delta", "Theano, Lasagne", ""),
+        "delta": ("https://github.com/roe/delta", "Theano; Lasagne", "unknown"),
         "epsilon": ("", "", ""),
         "zeta": ("https://github.com/roe/zeta; https://github.com/roe/zeta-old", "PyTorch; Caffe", "BSD-3-Clause; MIT"),
     }

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from skipkb.catalog.search import FACETS
-from skipkb.catalog.words import COLUMNS
+from skipkb.catalog.words import SEARCHED
 from skipkb.site.search_index import search_data, trim_theme_search
 
 from .real import load  # type: ignore[import-not-found]
@@ -19,10 +19,10 @@ def read(script: str) -> dict[str, object]:
 def test_the_page_gets_what_the_index_holds() -> None:
     catalogue = load()
     data = read(search_data(catalogue))
-    assert (data["columns"], data["facets"]) == (COLUMNS, list(FACETS))
+    assert (data["columns"], data["facets"]) == (SEARCHED, list(FACETS))
     assert [entry["key"] for entry in data["entries"]] == list(catalogue.entries)
     unet = next(entry for entry in data["entries"] if entry["key"] == "unet")
-    assert unet.keys() >= COLUMNS.keys()
+    assert unet.keys() >= SEARCHED.keys()
     assert (unet["facets"]["merge"], unet["numbers"]["year"]) == (["concat"], [2015.0])
     assert unet["numbers"]["params"] == sorted(
         float(variant.parameters) for variant in catalogue.entries["unet"].variants
