@@ -242,7 +242,7 @@ def test_mistakes() -> None:
     with pytest.raises(ValueError, match=r"deformable must lie in \[0, 6\], got 7"):
         small(deformable=7)
     for shape in ((1, 1, 8, 8), (1, 3, 2, 8), (3, 8, 8)):
-        with pytest.raises(ValueError, match="at least 3 x 3 pixels"):
+        with pytest.raises(ValueError, match="at least 3"):
             small()(torch.rand(shape))
     with pytest.raises(TypeError):
         dcn.deformable_deeplab_r101(layers=(1, 1, 1, 1))  # type: ignore[call-arg]

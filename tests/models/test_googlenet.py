@@ -200,7 +200,7 @@ def test_mistakes(change: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=r"dropout and dropout_aux must be in \[0, 1\)"):
             GoogLeNet(**change)
         model = GoogLeNet(aux=False)
-        with pytest.raises(ValueError, match=r"H, W >= 31, got \[1, 3, 30, 40\]"):
+        with pytest.raises(ValueError, match=r"H and W at least 31, got \[1, 3, 30, 40\]"):
             model(torch.empty(1, 3, 30, 40))
         with pytest.raises(ValueError, match=r"expected input \[N, 3, H, W\]"):
             model(torch.empty(1, 1, 20, 20))

@@ -235,7 +235,7 @@ def test_mistakes_are_explained() -> None:
         highway.HighwayConv(4, kernel_size=2, transform_bias=-1)
     with pytest.raises(ValueError, match=r"expected input \[N, 1, 28, 28\], got \[1, 1, 32, 32\]"):
         highway.highway10()(torch.rand(1, 1, 32, 32))
-    with pytest.raises(ValueError, match=r"with H, W >= 4, got \[1, 3, 2, 8\]"):
+    with pytest.raises(ValueError, match=r"with H and W at least 4, got \[1, 3, 2, 8\]"):
         highway.highway19()(torch.rand(1, 3, 2, 8))
     with pytest.raises(TypeError):
         highway.highway19(transform_biases=-2)  # type: ignore[call-arg]

@@ -153,5 +153,5 @@ def test_mistakes(change: dict[str, object], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             ir.InceptionResNet(**change)  # type: ignore[arg-type]
         model = ir.InceptionResNet(blocks=(1, 1, 1))
-        with pytest.raises(ValueError, match=r"H, W >= 75, got \[1, 3, 74, 80\]"):
+        with pytest.raises(ValueError, match=r"H and W at least 75, got \[1, 3, 74, 80\]"):
             model(torch.empty(1, 3, 74, 80))

@@ -103,7 +103,7 @@ def test_mistakes(change: dict[str, object], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             v4.InceptionV4(**change)  # type: ignore[arg-type]
         model = v4.InceptionV4(blocks=(0, 0, 0))
-        with pytest.raises(ValueError, match=r"H, W >= 75, got \[1, 3, 74, 80\]"):
+        with pytest.raises(ValueError, match=r"H and W at least 75, got \[1, 3, 74, 80\]"):
             model(torch.empty(1, 3, 74, 80))
         with pytest.raises(ValueError, match=r"expected input \[N, 3, H, W\]"):
             model(torch.empty(1, 1, 80, 80))

@@ -130,5 +130,5 @@ def test_any_picture_from_32_pixels(size: tuple[int, int]) -> None:
 def test_mistakes(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**change)
-    with pytest.raises(ValueError, match=r"H, W >= 32, got \[1, 3, 31, 32\]"):
+    with pytest.raises(ValueError, match=r"H and W at least 32, got \[1, 3, 31, 32\]"):
         small()(torch.rand(1, 3, 31, 32))

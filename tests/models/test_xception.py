@@ -144,7 +144,7 @@ def test_mistakes(change: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             Xception(**change)
         model = Xception(middle=0)
-        with pytest.raises(ValueError, match=r"H, W >= 7, got \[1, 3, 6, 9\]"):
+        with pytest.raises(ValueError, match=r"H and W at least 7, got \[1, 3, 6, 9\]"):
             model(torch.empty(1, 3, 6, 9))
         with pytest.raises(ValueError, match=r"expected input \[N, 3, H, W\]"):
             model(torch.empty(1, 1, 9, 9))

@@ -25,6 +25,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = ["AlexNet", "Normalise", "alexnet", "objective"]
 
 
@@ -122,8 +124,3 @@ class AlexNet(nn.Module):
 def alexnet(*, num_classes: int = 1000, in_channels: int = 3, groups: int = 2) -> AlexNet:
     """As published, on two GPUs: 60,965,224 parameters; 62,378,344 with groups=1."""
     return AlexNet(groups=groups, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

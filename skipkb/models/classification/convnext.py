@@ -27,7 +27,9 @@ import torch
 from timm.layers.drop import DropPath
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
 
 __all__ = ["Block", "ConvNeXt", "convnext_base", "convnext_small", "convnext_tiny", "objective"]
 
@@ -137,13 +139,9 @@ class ConvNeXt(nn.Module):
         Any H and W of at least 32; rows and columns that fill no patch are left out. The paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or too small.
+            ValueError: x is not a batch of pictures with in_channels channels, or too small.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < self.smallest:
-            raise ValueError(
-                f"ConvNeXt: expected input [N, {self.in_channels}, H, W] with H and W at least {self.smallest}, "
-                f"got {list(x.shape)}"
-            )
+        check_pictures("ConvNeXt", x, self.in_channels, least=self.smallest)
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))
         logits: Tensor = self.head(self.norm(x.mean(dim=(2, 3))))
@@ -182,8 +180,3 @@ def convnext_base(*, num_classes: int = 1000, in_channels: int = 3, drop_path_ra
         in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

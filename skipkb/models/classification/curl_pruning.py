@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification.resnet import ResNet
+from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.skips.channels import Channel, Channels
 
 __all__ = [
@@ -144,11 +145,6 @@ def remove(model: nn.Module, channels: Channels, gone: Collection[Channel]) -> n
 
 
 # ---------------------------------------------------------------------------------------------- fine-tuning
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, K] and classes [N], which fine-tunes on a large set."""
-    return F.cross_entropy(output, target)
 
 
 def mixup(pictures: Tensor, target: Tensor, *, alpha: float = 1.0) -> tuple[Tensor, Tensor, Tensor, float]:

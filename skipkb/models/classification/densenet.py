@@ -36,6 +36,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "DenseBlock", "DenseLayer", "DenseNet", "densenet40_k12", "densenet100_k12_bc", "densenet121", "densenet161",
     "densenet169", "densenet190_k40_bc", "densenet201", "densenet250_k24_bc", "objective",
@@ -232,10 +235,9 @@ class DenseNet(nn.Module):
         Any H and W that the poolings leave something of; the paper has 224 x 224 (ImageNet) and 32 x 32 (CIFAR).
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"DenseNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("DenseNet", x, self.in_channels)
         x = F.relu(self.features(x), inplace=True)
         logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
         return logits
@@ -343,8 +345,3 @@ def densenet190_k40_bc(
         memory_efficient=memory_efficient,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -27,6 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = ["DPN", "DualPathBlock", "dpn92", "dpn98", "dpn131", "objective"]
 
 EPS = 1e-3
@@ -161,10 +164,9 @@ class DPN(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"DPN: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("DPN", x, self.in_channels)
         stem, pool, *blocks, last = self.features.children()
         paths: tuple[Tensor, ...] = (pool(stem(x)),)
         for block in blocks:
@@ -204,8 +206,3 @@ def dpn131(*, num_classes: int = 1000, in_channels: int = 3) -> DPN:
         num_classes=num_classes, in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -29,6 +29,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "DRN",
     "DRNA",
@@ -163,8 +166,7 @@ class _Classifier(nn.Module):
     in_channels: int
 
     def _check(self, x: Tensor) -> None:
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"DRN: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("DRN", x, self.in_channels)
 
 
 class DRNA(_Classifier):
@@ -210,7 +212,7 @@ class DRNA(_Classifier):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
         logits: Tensor = self.fc(self.forward_features(x).mean(dim=(2, 3)))
         return logits
@@ -287,7 +289,7 @@ class DRN(_Classifier):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
         x = self.forward_features(x).mean(dim=(2, 3), keepdim=True)
         return self.fc(x).flatten(1)  # type: ignore[no-any-return]
@@ -377,8 +379,3 @@ def drn_d_105(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:
         num_classes=num_classes, in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

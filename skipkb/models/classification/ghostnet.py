@@ -32,6 +32,9 @@ from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "ChannelGate",
     "GhostBottleneck",
@@ -273,10 +276,9 @@ class GhostNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"GhostNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("GhostNet", x, self.in_channels)
         x = self.blocks(F.relu(self.bn1(self.conv_stem(x)), inplace=True))
         x = F.relu(self.conv_head(x.mean(dim=(2, 3), keepdim=True)), inplace=True)
         logits: Tensor = self.classifier(self.dropout(x.flatten(1)))
@@ -296,8 +298,3 @@ def ghostnet_050(*, num_classes: int = 1000, in_channels: int = 3) -> GhostNet:
 def ghostnet_130(*, num_classes: int = 1000, in_channels: int = 3) -> GhostNet:
     """GhostNet 1.3x: 7,358,820 parameters."""
     return GhostNet(width=1.3, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

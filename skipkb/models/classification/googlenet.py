@@ -31,6 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+
 __all__ = ["Auxiliary", "Conv", "GoogLeNet", "Inception", "googlenet", "googlenet_bn", "objective"]
 
 
@@ -208,14 +210,10 @@ class GoogLeNet(nn.Module):
             ``logits``, ``aux1`` and ``aux2``.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or smaller than 31 x 31 (15 x 15 with
+            ValueError: x is not a batch of pictures with in_channels channels, or smaller than 31 x 31 (15 x 15 with
                 ``batch_norm``).
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < self.smallest:
-            raise ValueError(
-                f"GoogLeNet: expected input [N, {self.in_channels}, H, W] with H, W >= {self.smallest}, "
-                f"got {list(x.shape)}"
-            )
+        check_pictures("GoogLeNet", x, self.in_channels, least=self.smallest)
         x = self.norm1(self.maxpool1(self.conv1(x)))
         x = self.maxpool2(self.norm2(self.conv3(self.conv2(x))))
         x = self.inception3b(self.inception3a(x))

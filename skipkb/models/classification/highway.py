@@ -35,6 +35,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = ["HighwayCifar", "HighwayConv", "HighwayMnist", "PlainConv", "highway10", "highway19", "objective"]
 
 
@@ -135,14 +138,9 @@ class HighwayCifar(nn.Module):
         """x: pictures [N, in_channels, H, W], 32 x 32 in the paper -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or too small for the poolings.
+            ValueError: x is not a batch of pictures with in_channels channels, or too small for the poolings.
         """
-        smallest = 2 ** (len(self.stages) - 1)
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < smallest:
-            raise ValueError(
-                f"HighwayCifar: expected input [N, {self.in_channels}, H, W] with H, W >= {smallest}, "
-                f"got {list(x.shape)}"
-            )
+        check_pictures("HighwayCifar", x, self.in_channels, least=2 ** (len(self.stages) - 1))
         for i, stage in enumerate(self.stages):
             x = self.dropout[i](x if i == 0 else F.max_pool2d(x, kernel_size=2))
             x = stage(x)
@@ -208,9 +206,7 @@ class HighwayMnist(nn.Module):
         Raises:
             ValueError: x has another shape.
         """
-        expected = (self.in_channels, self.image_size, self.image_size)
-        if x.dim() != 4 or x.shape[1:] != expected:
-            raise ValueError(f"HighwayMnist: expected input [N, {', '.join(map(str, expected))}], got {list(x.shape)}")
+        check_pictures("HighwayMnist", x, self.in_channels, size=(self.image_size, self.image_size))
         x = self.stem(self.dropout[0](x))
         for stage, pool, dropout in zip(self.stages, self.pools, self.dropout[1:], strict=True):
             x = dropout(pool(stage(x)))
@@ -270,13 +266,3 @@ def highway10(
         in_channels=in_channels, num_classes=num_classes, image_size=image_size, width=width, layers=layers,
         transform_bias=transform_bias, dropout=dropout, highway=highway,
     )  # fmt: skip
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

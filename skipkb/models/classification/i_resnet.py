@@ -43,6 +43,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "ActNorm", "Block", "ContractiveConv2d", "IResNet", "i_resnet64", "i_resnet164", "log_determinant", "objective",
     "squeeze", "unsqueeze",
@@ -313,9 +316,7 @@ class IResNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The invertible part: pictures -> z, which holds all of them."""
-        if x.dim() != 4 or tuple(x.shape[1:]) != (self.in_channels, self.size, self.size):
-            wanted = f"[N, {self.in_channels}, {self.size}, {self.size}]"
-            raise ValueError(f"IResNet: expected input {wanted}, got {list(x.shape)}")
+        check_pictures("IResNet", x, self.in_channels, size=(self.size, self.size))
         z = F.pad(x, (0, 0, 0, 0, 0, self.pad_channels))
         for block in self.stack:
             z = block(z)
@@ -355,8 +356,3 @@ def i_resnet164(
         power_iterations=power_iterations,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

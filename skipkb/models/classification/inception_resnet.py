@@ -32,6 +32,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "Block", "Conv", "InceptionResNet", "Mixed", "asymmetric_block", "block35", "inception_resnet_v1",
     "inception_resnet_v2", "objective", "reduction_a", "reduction_b",
@@ -262,12 +265,9 @@ class InceptionResNet(nn.Module):
         """x: pictures [N, in_channels, H, W], 299 x 299 in the paper -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or smaller than 75 x 75.
+            ValueError: x is not a batch of pictures with in_channels channels, or smaller than 75 x 75.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 75:
-            raise ValueError(
-                f"InceptionResNet: expected input [N, {self.in_channels}, H, W] with H, W >= 75, got {list(x.shape)}"
-            )
+        check_pictures("InceptionResNet", x, self.in_channels, least=75)
         for name in self.body:
             x = getattr(self, name)(x)
         logits: Tensor = self.classif(self.dropout(x.mean(dim=(2, 3))))
@@ -293,14 +293,4 @@ def inception_resnet_v1(*, num_classes: int = 1000, in_channels: int = 3, dropou
 def inception_resnet_v2(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2) -> InceptionResNet:
     """10, 20 and 10 blocks, as released: 55,843,464 parameters."""
     return InceptionResNet(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
-
-
 # fmt: on
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

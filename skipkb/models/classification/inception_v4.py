@@ -31,6 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "Conv", "InceptionA", "InceptionB", "InceptionC", "InceptionV4", "Mixed", "ReductionA", "ReductionB",
     "inception_v4", "objective",
@@ -249,12 +252,9 @@ class InceptionV4(nn.Module):
         """x: pictures [N, in_channels, H, W], 299 x 299 in the paper -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or smaller than 75 x 75.
+            ValueError: x is not a batch of pictures with in_channels channels, or smaller than 75 x 75.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 75:
-            raise ValueError(
-                f"InceptionV4: expected input [N, {self.in_channels}, H, W] with H, W >= 75, got {list(x.shape)}"
-            )
+        check_pictures("InceptionV4", x, self.in_channels, least=75)
         x = self.features(x).mean(dim=(2, 3))
         logits: Tensor = self.last_linear(self.dropout(x))
         return logits
@@ -272,13 +272,3 @@ def _init_weights(module: nn.Module) -> None:
 def inception_v4(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2) -> InceptionV4:
     """4, 7 and 3 modules: 42,679,816 parameters."""
     return InceptionV4(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

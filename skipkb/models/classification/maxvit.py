@@ -34,6 +34,9 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "MBConv", "MaxViT", "MaxViTBlock", "PartitionAttention", "block_partition", "block_reverse", "grid_partition",
     "grid_reverse", "maxvit_base", "maxvit_small", "maxvit_tiny", "objective",
@@ -374,13 +377,9 @@ class MaxViT(nn.Module):
         H and W are multiples of partition_size at the last stage: 224, 448 and so on for the paper's networks.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or of another size.
+            ValueError: x is not a batch of pictures with in_channels channels, or of another size.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or x.shape[2] % self.multiple or x.shape[3] % self.multiple:
-            raise ValueError(
-                f"MaxViT: expected input [N, {self.in_channels}, H, W] with H and W multiples of {self.multiple}, "
-                f"got {list(x.shape)}"
-            )
+        check_pictures("MaxViT", x, self.in_channels, multiple=self.multiple)
         logits: Tensor = self.head(self.stages(self.stem(x)))
         return logits
 
@@ -418,8 +417,3 @@ def maxvit_base(*, num_classes: int = 1000, in_channels: int = 3, drop_path_rate
         in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -33,6 +33,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = ["Block", "McDonnellWRN", "OneBitConv2d", "objective", "wrn20_10_1bit", "wrn20_10_32bit"]
 
 
@@ -172,10 +175,9 @@ class McDonnellWRN(nn.Module):
         """x: pictures [N, in_channels, H, W], 32 x 32 in the paper -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"McDonnellWRN: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("McDonnellWRN", x, self.in_channels)
         x = self.bn_input(x)
         if self.input_activation:
             x = F.relu(x)
@@ -195,14 +197,4 @@ def wrn20_10_32bit(*, num_classes: int = 10, in_channels: int = 3) -> McDonnellW
     return McDonnellWRN(
         depth=20, widen_factor=10, binary=False, num_classes=num_classes, in_channels=in_channels,
     )
-
-
 # fmt: on
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

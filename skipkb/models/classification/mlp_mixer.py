@@ -28,6 +28,9 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = ["Mixer", "MixerBlock", "Mlp", "PatchEmbedding", "mixer_b16", "mixer_l16", "objective"]
 
 EPSILON = 1e-6
@@ -137,7 +140,7 @@ class Mixer(nn.Module):
             )
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"Mixer: drop_path_rate must be at least 0 and below 1, got {drop_path_rate}")
-        self.shape = (in_channels, image_size, image_size)
+        self.in_channels, self.size = in_channels, (image_size, image_size)
         self.stem = PatchEmbedding(in_channels, hidden_dim, patch_size)
         blocks = [
             MixerBlock(
@@ -160,10 +163,9 @@ class Mixer(nn.Module):
         """x: pictures [N, in_channels, image_size, image_size] -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures of exactly that size.
+            ValueError: x is not a batch of pictures of exactly that size.
         """
-        if x.dim() != 4 or x.shape[1:] != self.shape:
-            raise ValueError(f"Mixer: expected input [N, {', '.join(map(str, self.shape))}], got {list(x.shape)}")
+        check_pictures("Mixer", x, self.in_channels, size=self.size)
         x = self.norm(self.blocks(self.stem(x)))
         logits: Tensor = self.head(x.mean(dim=1))
         return logits
@@ -198,8 +200,3 @@ def mixer_l16(
         drop_path_rate=drop_path_rate, num_classes=num_classes, in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -29,7 +29,9 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
 
 __all__ = [
     "DepthwiseSeparable",
@@ -129,10 +131,9 @@ class MobileNetV1(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]; the paper has 224 x 224 and smaller ones.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"MobileNetV1: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("MobileNetV1", x, self.in_channels)
         x = self.blocks(self.act(self.bn1(self.conv_stem(x))))
         logits: Tensor = self.classifier(self.dropout(x.mean(dim=(2, 3))))
         return logits
@@ -165,8 +166,3 @@ def mobilenet_v1_050(*, num_classes: int = 1000, in_channels: int = 3) -> Mobile
 def mobilenet_v1_025(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV1:
     """A quarter of the width: 470,072 parameters."""
     return MobileNetV1(width_mult=0.25, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -24,7 +24,9 @@ from __future__ import annotations
 
 from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
 
 __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2", "mobilenet_v2_050", "mobilenet_v2_140", "objective"]
 
@@ -126,10 +128,9 @@ class MobileNetV2(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"MobileNetV2: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("MobileNetV2", x, self.in_channels)
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
         return logits
 
@@ -155,8 +156,3 @@ def mobilenet_v2_050(*, num_classes: int = 1000, in_channels: int = 3) -> Mobile
 def mobilenet_v2_140(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV2:
     """MobileNetV2 (1.4), Table 4: 6,108,776 parameters."""
     return MobileNetV2(width_mult=1.4, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

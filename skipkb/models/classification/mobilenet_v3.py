@@ -32,6 +32,9 @@ from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "ChannelGate",
     "InvertedResidual",
@@ -229,10 +232,9 @@ class MobileNetV3(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"MobileNetV3: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("MobileNetV3", x, self.in_channels)
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
         return logits
 
@@ -264,8 +266,3 @@ def mobilenet_v3_small(*, num_classes: int = 1000, in_channels: int = 3, residua
 def mobilenet_v3_small_075(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV3:
     """Three quarters of the width: 2,041,872 parameters."""
     return MobileNetV3(blocks=TABLE_2, last=1024, width_mult=0.75, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -31,7 +31,9 @@ import math
 
 from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
 
 __all__ = [
     "MobileNeXt",
@@ -191,10 +193,9 @@ class MobileNeXt(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"MobileNeXt: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("MobileNeXt", x, self.in_channels)
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
         return logits
 
@@ -233,8 +234,3 @@ def mobilenext_075(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNe
 def mobilenext_140(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNeXt:
     """MobileNeXt-1.40: 6,126,168 parameters."""
     return MobileNeXt(width_mult=1.4, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

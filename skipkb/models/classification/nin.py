@@ -27,6 +27,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = ["NIN", "nin_cifar10", "nin_cifar100", "nin_imagenet", "nin_mnist", "nin_svhn", "objective"]
 
 
@@ -107,12 +110,9 @@ class NIN(nn.Module):
         """Pictures [N, in_channels, H, W] -> one map for each class [N, num_classes, H', W'], not negative.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or too small for the poolings.
+            ValueError: x is not a batch of pictures with in_channels channels, or too small for the poolings.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < self.smallest:
-            raise ValueError(
-                f"NIN: expected input [N, {self.in_channels}, H, W] with H, W >= {self.smallest}, got {list(x.shape)}"
-            )
+        check_pictures("NIN", x, self.in_channels, least=self.smallest)
         for name, relu in self.layers:
             x = getattr(self, name)(x)
             if relu:
@@ -123,7 +123,7 @@ class NIN(nn.Module):
         """Pictures [N, in_channels, H, W] -> scores [N, num_classes]: means of the maps, in front of the softmax.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or too small for the poolings.
+            ValueError: x is not a batch of pictures with in_channels channels, or too small for the poolings.
         """
         return self.maps(x).mean(dim=(2, 3))
 
@@ -168,13 +168,3 @@ def nin_imagenet(*, num_classes: int = 1000, in_channels: int = 3, dropout: floa
         num_classes=num_classes,
         in_channels=in_channels,
     )
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: scores [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

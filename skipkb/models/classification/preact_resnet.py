@@ -27,6 +27,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "BasicUnit", "BottleneckUnit", "PreActResNet", "objective", "preact_resnet110", "preact_resnet164",
     "preact_resnet200", "preact_resnet1001",
@@ -186,10 +189,9 @@ class PreActResNet(nn.Module):
         Any H and W; the paper has 32 x 32 (CIFAR) and 224 x 224 (ImageNet).
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"PreActResNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("PreActResNet", x, self.in_channels)
         x = self.stem(self.conv1(x))
         for name in self.stages:
             x = getattr(self, name)(x)
@@ -247,8 +249,3 @@ def preact_resnet200(*, num_classes: int = 1000, in_channels: int = 3) -> PreAct
         unit="bottleneck", layers=(3, 24, 36, 3), widths=(64, 128, 256, 512), stem="imagenet", stride_in="3x3",
         num_classes=num_classes, in_channels=in_channels,
     )  # fmt: skip
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -34,6 +34,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "BasicUnit", "BottleneckUnit", "PyramidNet", "objective", "pyramid_widths", "pyramidnet110_a48",
     "pyramidnet110_a84", "pyramidnet110_a270", "pyramidnet164_a270", "pyramidnet200_a300", "pyramidnet272_a200",
@@ -180,10 +183,9 @@ class PyramidNet(nn.Module):
         Any H and W; the paper has 32 x 32 (CIFAR) and 224 x 224 (ImageNet).
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"PyramidNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("PyramidNet", x, self.in_channels)
         x = self.stem(self.bn1(self.conv1(x)))
         for name in self.groups:
             x = getattr(self, name)(x)
@@ -263,8 +265,3 @@ def pyramidnet200_a300(*, num_classes: int = 1000, in_channels: int = 3) -> Pyra
         num_classes=num_classes, in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -29,6 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "AttentionModule", "MaskBranch", "ResidualAttentionNet", "ResidualUnit", "attention56", "attention92", "objective",
 ]  # fmt: skip
@@ -189,13 +192,9 @@ class ResidualAttentionNet(nn.Module):
         """x: pictures [N, in_channels, H, W], 224 x 224 in the paper -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or smaller than 32 x 32.
+            ValueError: x is not a batch of pictures with in_channels channels, or smaller than 32 x 32.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 32:
-            raise ValueError(
-                f"ResidualAttentionNet: expected input [N, {self.in_channels}, H, W] with H, W >= 32, "
-                f"got {list(x.shape)}"
-            )
+        check_pictures("ResidualAttentionNet", x, self.in_channels, least=32)
         x = self.pool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         x = self.stage4(self.stage3(self.stage2(self.stage1(x))))
         x = F.relu(self.bn(x), inplace=True).mean(dim=(2, 3))
@@ -220,14 +219,4 @@ def attention56(*, num_classes: int = 1000, in_channels: int = 3) -> ResidualAtt
 def attention92(*, num_classes: int = 1000, in_channels: int = 3) -> ResidualAttentionNet:
     """One, two and three modules, a trunk of 92 layers: 52,466,344 parameters."""
     return ResidualAttentionNet(modules=(1, 2, 3), num_classes=num_classes, in_channels=in_channels)
-
-
 # fmt: on
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification.resnet import resnet_cifar
+from skipkb.nn.objectives import cross_entropy as objective
 
 __all__ = ["ResKD", "distil", "distillation", "objective", "reskd_resnet", "reskd_resnet20"]
 
@@ -102,11 +103,6 @@ def _same_classes(logits: Tensor, more: Tensor, number: int) -> Tensor:
             f"those before it {logits.shape[1]}; they must agree"
         )
     return more
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, K] and classes [N]: the part of the loss that needs no teacher."""
-    return F.cross_entropy(output, target)
 
 
 def distillation(output: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:

@@ -43,6 +43,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "BasicBlock", "Bottleneck", "ResNet", "ZeroPadShortcut", "objective", "resnet18", "resnet20", "resnet34",
     "resnet50", "resnet50_2015", "resnet56", "resnet101", "resnet110", "resnet152", "resnet_cifar",
@@ -253,10 +256,9 @@ class ResNet(nn.Module):
         Any H and W; the paper has 224 x 224 (ImageNet) and 32 x 32 (CIFAR).
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"ResNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("ResNet", x, self.in_channels)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for name in self.stages:
             x = getattr(self, name)(x)
@@ -393,13 +395,3 @@ def resnet110(
         depth=110, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, residual=residual
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

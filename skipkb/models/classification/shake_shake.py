@@ -26,6 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "ShakeShake", "ShakeShakeBlock", "ShakeShakeNet", "Shortcut", "objective", "shake_shake26_2x32d",
     "shake_shake26_2x64d", "shake_shake26_2x96d",
@@ -186,10 +189,9 @@ class ShakeShakeNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"ShakeShakeNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("ShakeShakeNet", x, self.in_channels)
         x = self.bn1(self.conv1(x))  # the ReLU is the first block's
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(F.relu(x).mean(dim=(2, 3)))
@@ -236,8 +238,3 @@ def shake_shake26_2x96d(
         in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

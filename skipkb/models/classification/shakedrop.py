@@ -32,6 +32,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "BasicUnit", "BottleneckUnit", "ShakeDrop", "ShakeDropPyramidNet", "objective", "shakedrop_pyramidnet110_a270",
     "shakedrop_pyramidnet272_a200", "survival_probabilities",
@@ -236,10 +239,9 @@ class ShakeDropPyramidNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"ShakeDropPyramidNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("ShakeDropPyramidNet", x, self.in_channels)
         x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)))))
         x = F.relu(self.bn_final(x), inplace=True)
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
@@ -272,8 +274,3 @@ def shakedrop_pyramidnet272_a200(
         in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -35,6 +35,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "ShuffleNet",
     "ShuffleUnit",
@@ -205,10 +208,9 @@ class ShuffleNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"ShuffleNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("ShuffleNet", x, self.in_channels)
         x = F.max_pool2d(self.first_conv(x), 3, stride=2, padding=1)
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
         return logits
@@ -261,8 +263,3 @@ def shufflenet_g3_200(*, num_classes: int = 1000, in_channels: int = 3) -> Shuff
 def shufflenet_g8_050(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
     """ShuffleNet 0.5x with eight groups; 16 channels in front, as in the release: 1,010,448 parameters."""
     return ShuffleNet(groups=8, channels=192, stem=16, num_classes=num_classes, in_channels=in_channels)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification.wrn import WideResNet
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
 
 __all__ = ["SRNet", "objective", "srnet16_8_l1", "srnet16_8_l2", "srnet16_8_l3"]
 
@@ -82,10 +84,9 @@ class SRNet(WideResNet):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; CIFAR has 32 x 32.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"SRNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("SRNet", x, self.in_channels)
         maps = [self.conv0(x)]
         for end, group in enumerate((self.group0, self.group1, self.group2), 1):
             y = group(maps[-1])
@@ -118,8 +119,3 @@ def srnet16_8_l3(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: 
         depth=16, widen_factor=8, levels=3, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -32,6 +32,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "StochasticBlock", "StochasticDepthNet", "objective", "stochastic_depth110", "stochastic_depth152",
     "stochastic_depth1202", "survival_probabilities",
@@ -157,10 +160,9 @@ class StochasticDepthNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"StochasticDepthNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("StochasticDepthNet", x, self.in_channels)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
@@ -189,8 +191,3 @@ def stochastic_depth1202(*, survival: float = 0.5, num_classes: int = 10, in_cha
     """ResNet-1202 with stochastic depth, for CIFAR: 19,421,274 parameters."""
     return StochasticDepthNet(depth=1202, survival=survival, num_classes=num_classes, in_channels=in_channels)
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -32,6 +32,9 @@ from timm.layers.helpers import make_divisible
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "AttentionBlock", "DWConvBlock", "LocalDSM", "LocalGlobalDSM", "UniNet", "objective", "uninet_b0", "uninet_b1",
     "uninet_b2", "uninet_b3", "uninet_b4", "uninet_b5", "uninet_b6",
@@ -285,10 +288,9 @@ class UniNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"UniNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("UniNet", x, self.in_channels)
         x = self.head(self.blocks(self.stem(x)))
         logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
         return logits
@@ -350,13 +352,3 @@ def uninet_b6(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float
         num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long, or the probabilities [N, K] that mixing of pictures gives.
-    """
-    return F.cross_entropy(output, target)

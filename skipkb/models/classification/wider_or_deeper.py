@@ -31,6 +31,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+
 __all__ = [
     "NormReLU", "Unit", "WiderResNet", "objective", "wider_resnet38", "wider_resnet38_a1", "wider_resnet38_a1_fcn",
 ]  # fmt: skip
@@ -197,10 +199,9 @@ class WiderResNet(nn.Module):
             Logits [N, num_classes], or with the dilated head [N, num_classes, H / stride, W / stride], rounded up.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"WiderResNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("WiderResNet", x, self.in_channels)
         for name in self.levels:
             x = getattr(self, name)(x)
         logits: Tensor = self.classifier(self.bn_out(x))

@@ -28,6 +28,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = [
     "WideBasicBlock", "WideBottleneck", "WideBottleneckNet", "WideResNet", "objective", "wide_resnet50_2", "wrn16_8",
     "wrn28_1", "wrn28_10", "wrn40_4",
@@ -117,10 +120,9 @@ class WideResNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"WideResNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("WideResNet", x, self.in_channels)
         x = self.group2(self.group1(self.group0(self.conv0(x))))
         x = F.relu(self.bn(x), inplace=True)
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
@@ -201,10 +203,9 @@ class WideBottleneckNet(nn.Module):
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 224 x 224.
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels.
+            ValueError: x is not a batch of pictures with in_channels channels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"WideBottleneckNet: expected input [N, {self.in_channels}, H, W], got {list(x.shape)}")
+        check_pictures("WideBottleneckNet", x, self.in_channels)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
@@ -253,8 +254,3 @@ def wide_resnet50_2(*, num_classes: int = 1000, in_channels: int = 3) -> WideBot
         layers=(3, 4, 6, 3), widen_factor=2, num_classes=num_classes, in_channels=in_channels,
     )
 # fmt: on
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, num_classes] and class indices [N]: a scalar."""
-    return F.cross_entropy(output, target)

@@ -29,6 +29,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.input_check import check_pictures
+from skipkb.nn.objectives import cross_entropy as objective
+
 __all__ = ["Block", "MaxPool", "SeparableConv2d", "Xception", "objective", "xception"]
 
 Intermediate = Literal["relu", "elu"] | None
@@ -195,12 +198,9 @@ class Xception(nn.Module):
         """x: pictures [N, in_channels, H, W], 299 x 299 in the paper -> logits [N, num_classes].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or smaller than 7 x 7.
+            ValueError: x is not a batch of pictures with in_channels channels, or smaller than 7 x 7.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 7:
-            raise ValueError(
-                f"Xception: expected input [N, {self.in_channels}, H, W] with H, W >= 7, got {list(x.shape)}"
-            )
+        check_pictures("Xception", x, self.in_channels, least=7)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         for name in self.blocks:
@@ -214,13 +214,3 @@ class Xception(nn.Module):
 def xception(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5, port: bool = False) -> Xception:
     """Xception: 22,855,952 parameters."""
     return Xception(num_classes=num_classes, in_channels=in_channels, dropout=dropout, port=port)
-
-
-def objective(output: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy, averaged over the batch.
-
-    Args:
-        output: logits [N, K].
-        target: classes [N], long.
-    """
-    return F.cross_entropy(output, target)

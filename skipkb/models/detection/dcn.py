@@ -38,6 +38,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d, deform_conv2d
 
+from skipkb.nn.input_check import check_pictures
+
 __all__ = [
     "Bottleneck", "DeformConv2d", "DeformableDeepLab", "deformable_deeplab_r50", "deformable_deeplab_r101",
     "deformable_deeplab_r101_voc", "objective",
@@ -242,13 +244,9 @@ class DeformableDeepLab(nn.Module):
         """x: pictures [N, in_channels, H, W], H and W at least 3 -> class scores [N, num_classes, H, W].
 
         Raises:
-            ValueError: x is no batch of pictures with in_channels channels, or they are too small.
+            ValueError: x is not a batch of pictures with in_channels channels, or they are too small.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 3:
-            raise ValueError(
-                f"DeformableDeepLab: expected input [N, {self.in_channels}, H, W] of at least 3 x 3 pixels, "
-                f"got {list(x.shape)}"
-            )
+        check_pictures("DeformableDeepLab", x, self.in_channels, least=3)
         scores = self.score(F.relu(self.fc6(self.features(x)), inplace=True))
         upsampled: Tensor = self.upsampling(scores, x.shape[2:])
         return upsampled
