@@ -7,6 +7,7 @@ when it runs, so that a search starts as fast as Python itself.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -109,8 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--memory-limit", type=_positive, default=6, help="GiB for one entry (6)")
 
     sub = command("trace", _trace, "Find the skip connections of any PyTorch model.")
-    sub.add_argument("target", help="a model of skipkb list --models, timm:NAME, torchvision:NAME or module:callable")
-    sub.add_argument("--input", type=_shape, default=None, metavar="N,C,H,W", help="input shape (1,3,224,224)")
+    sub.add_argument(
+        "target",
+        help="a model of skipkb list --models, timm:NAME, torchvision:NAME, or module:NAME or file.py:NAME of yours, "
+        "where NAME is a class, a function or a model",
+    )
+    sub.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=][TYPE:]N,C,H,W",
+        help="an input (1,3,224,224); several in order or by name, such as ids=int:1,128; TYPE is float, int or bool",
+    )
     sub.add_argument("--svg", type=Path, default=None, metavar="FILE", help="draw the fingerprint")
 
     sub = command("notebooks", _notebooks, "Execute the notebooks into build/notebooks.", extra="notebooks")
@@ -142,13 +153,6 @@ def _directory(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("an empty name is not a directory; . is the one you are in")
     return Path(text)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 1,3,224,224")
-    return tuple(map(int, parts))
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -341,16 +345,29 @@ def _smoke(arguments: argparse.Namespace) -> int:
 def _trace(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from skipkb.factory import input_shape, load_target
     from skipkb.skips import TraceError, trace_skips
+    from skipkb.target import inputs_for, load_target, parse_input
 
-    shape = arguments.input or input_shape(arguments.target) or (1, 3, 224, 224)
     try:
-        graph = trace_skips(load_target(arguments.target), shape)
-    except (ValueError, TraceError) as error:
+        inputs = [parse_input(text) for text in arguments.input]
+        with contextlib.redirect_stdout(sys.stderr):  # what a user's script prints is not what we print
+            model = load_target(arguments.target)
+        given = inputs_for(model, inputs, arguments.target)
+    except ValueError as error:
         raise UseError(str(error)) from None
-    except RuntimeError as error:
-        raise UseError(f"{arguments.target} does not run on an input of shape {list(shape)}: {error}") from None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                graph = trace_skips(model, given)
+            except (RuntimeError, NotImplementedError):
+                if not any(parameter.is_meta for parameter in model.parameters()):
+                    raise
+                graph = trace_skips(load_target(arguments.target, real=True), given)  # its forward asks for numbers
+    except TraceError as error:
+        raise UseError(str(error)) from None
+    except Exception as error:  # whatever the forward of a user's model raises
+        shapes = ", ".join(arguments.input) or str(list(given))
+        raise UseError(f"{arguments.target} does not run on {shapes}: {type(error).__name__}: {error}") from None
     if arguments.svg:
         graph.to_svg(arguments.svg, title=arguments.target)
         print(f"drawn: {arguments.svg}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import inspect
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -74,48 +73,3 @@ def input_shape(name: str) -> tuple[int, ...] | None:
     rows = query("SELECT entry.json FROM variant JOIN entry ON entry.id = variant.entry WHERE variant.name = ?", [name])
     shapes = [v["input"] for (text,) in rows for v in json.loads(text)["variants"] if v["name"] == name]
     return tuple(shapes[0]) if shapes else None
-
-
-def load_target(target: str) -> nn.Module:
-    """Build the model that ``target`` names, in eval mode, on the meta device where its builder allows that.
-
-    Args:
-        target: one of :func:`list_models`, ``timm:NAME``, ``torchvision:NAME``, or ``package.module:callable``.
-
-    Raises:
-        UnknownNameError: for a model of this package that does not exist.
-        ValueError: for a name that timm, torchvision or the module does not have, or one that gives no model.
-        ImportError: when torch is not installed.
-    """
-    import torch
-
-    try:
-        try:
-            with torch.device("meta"):
-                model = _build(target)
-        except (NotImplementedError, RuntimeError):  # a builder that needs real numbers
-            model = _build(target)
-    except UnknownNameError:
-        raise
-    except (TypeError, ValueError, RuntimeError, LookupError) as error:
-        raise ValueError(f"cannot build {target!r}: {error}") from error
-    if not isinstance(model, torch.nn.Module):
-        raise ValueError(f"{target!r} gives a {type(model).__name__}, not a torch.nn.Module")
-    return model.eval()
-
-
-def _build(target: str) -> Any:
-    library, _, name = target.partition(":")
-    if not name:
-        return create_model(target)
-    if library == "timm":
-        import timm
-
-        return timm.create_model(name, pretrained=False)
-    if library == "torchvision":
-        from torchvision.models import get_model, get_model_builder
-
-        detached = {"weights_backbone": None}  # else its trunk's weights would be downloaded
-        accepted = inspect.signature(get_model_builder(name)).parameters
-        return get_model(name, weights=None, **{key: value for key, value in detached.items() if key in accepted})
-    return resolve(target)()

@@ -20,7 +20,7 @@ def resolve(path: str) -> Any:
     """
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
-        raise ImportPathError(f"{path!r} is no import path; it has the form package.module:name")
+        raise ImportPathError(f"{path!r} is not an import path, which has the form package.module:name")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
