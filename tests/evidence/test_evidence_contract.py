@@ -194,7 +194,7 @@ def test_differences_are_judged_per_tensor_and_never_hide_a_nan() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("toy_models", "no import path"),
+        ("toy_models", "not an import path"),
         ("toy_model:Good", "there is no module 'toy_model'"),
         ("toy_models.inner:Good", "there is no module 'toy_models.inner'"),
         ("toy_models:Goood", "has no 'Goood'; did you mean 'Good'"),
