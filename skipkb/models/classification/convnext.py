@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = ["Block", "ConvNeXt", "convnext_base", "convnext_small", "convnext_tiny", "objective"]
 
@@ -156,27 +157,9 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+# As deep and wide as Swin-T, Swin-S and Swin-B.
 # fmt: off
-def convnext_tiny(*, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0) -> ConvNeXt:
-    """ConvNeXt-T, as deep and wide as Swin-T: 28,589,128 parameters."""
-    return ConvNeXt(
-        depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), drop_path_rate=drop_path_rate, num_classes=num_classes,
-        in_channels=in_channels,
-    )
-
-
-def convnext_small(*, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0) -> ConvNeXt:
-    """ConvNeXt-S, 27 blocks in the third stage: 50,223,688 parameters."""
-    return ConvNeXt(
-        depths=(3, 3, 27, 3), dims=(96, 192, 384, 768), drop_path_rate=drop_path_rate, num_classes=num_classes,
-        in_channels=in_channels,
-    )
-
-
-def convnext_base(*, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0) -> ConvNeXt:
-    """ConvNeXt-B, the same depth and wider: 88,591,464 parameters."""
-    return ConvNeXt(
-        depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024), drop_path_rate=drop_path_rate, num_classes=num_classes,
-        in_channels=in_channels,
-    )
+convnext_tiny = published(ConvNeXt, depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), free=["drop_path_rate"])
+convnext_small = published(ConvNeXt, depths=(3, 3, 27, 3), dims=(96, 192, 384, 768), free=["drop_path_rate"])
+convnext_base = published(ConvNeXt, depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024), free=["drop_path_rate"])
 # fmt: on

@@ -38,6 +38,7 @@ from torch.utils.checkpoint import checkpoint
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "DenseBlock", "DenseLayer", "DenseNet", "densenet40_k12", "densenet100_k12_bc", "densenet121", "densenet161",
@@ -250,41 +251,14 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-# fmt: off
-def densenet121(*, num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
-    """DenseNet-121 (k=32), Table 1: 7,978,856 parameters."""
-    return DenseNet(
-        growth_rate=32, block_config=(6, 12, 24, 16), num_init_features=64,
-        memory_efficient=memory_efficient, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def densenet169(*, num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
-    """DenseNet-169 (k=32), Table 1: 14,149,480 parameters."""
-    return DenseNet(
-        growth_rate=32, block_config=(6, 12, 32, 32), num_init_features=64,
-        memory_efficient=memory_efficient, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def densenet201(*, num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
-    """DenseNet-201 (k=32), Table 1: 20,013,928 parameters."""
-    return DenseNet(
-        growth_rate=32, block_config=(6, 12, 48, 32), num_init_features=64,
-        memory_efficient=memory_efficient, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def densenet161(*, num_classes: int = 1000, in_channels: int = 3, memory_efficient: bool = False) -> DenseNet:
-    """DenseNet-161 (k=48), the wide one of the first version of the paper: 28,681,000 parameters."""
-    return DenseNet(
-        growth_rate=48, block_config=(6, 12, 36, 24), num_init_features=96,
-        memory_efficient=memory_efficient, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
 def densenet_cifar(
-    *, depth: int, growth_rate: int, bc: bool, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3,
+    *,
+    depth: int,
+    growth_rate: int,
+    bc: bool,
+    drop_rate: float = 0.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
     memory_efficient: bool = False,
 ) -> DenseNet:
     """Three equal blocks for 32 x 32 pictures (Section 3, Implementation Details), plain or BC.
@@ -300,48 +274,43 @@ def densenet_cifar(
             f"densenet_cifar: depth must be {step}n+4, got {depth}; the nearest are {near} and {near + step}"
         )
     return DenseNet(
-        growth_rate=growth_rate, block_config=(n, n, n), num_init_features=2 * growth_rate if bc else 16,
-        bn_size=4 if bc else 0, compression=0.5 if bc else 1.0, drop_rate=drop_rate, stem="cifar",
-        memory_efficient=memory_efficient, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def densenet40_k12(
-    *, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.0, memory_efficient: bool = False
-) -> DenseNet:
-    """DenseNet (L=40, k=12) without bottlenecks and compression, Table 2: 1,019,722 parameters."""
-    return densenet_cifar(
-        depth=40, growth_rate=12, bc=False, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
+        growth_rate=growth_rate,
+        block_config=(n, n, n),
+        num_init_features=2 * growth_rate if bc else 16,
+        bn_size=4 if bc else 0,
+        compression=0.5 if bc else 1.0,
+        drop_rate=drop_rate,
+        stem="cifar",
         memory_efficient=memory_efficient,
+        num_classes=num_classes,
+        in_channels=in_channels,
     )
 
 
-def densenet100_k12_bc(
-    *, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.0, memory_efficient: bool = False
-) -> DenseNet:
-    """DenseNet-BC (L=100, k=12), Table 2: 769,162 parameters."""
-    return densenet_cifar(
-        depth=100, growth_rate=12, bc=True, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-        memory_efficient=memory_efficient,
-    )
+# Table 1, for ImageNet. DenseNet-161 is the wide one of the first version of the paper.
+# fmt: off
+densenet121 = published(
+    DenseNet, growth_rate=32, block_config=(6, 12, 24, 16), num_init_features=64, free=["memory_efficient"],
+)
+densenet169 = published(
+    DenseNet, growth_rate=32, block_config=(6, 12, 32, 32), num_init_features=64, free=["memory_efficient"],
+)
+densenet201 = published(
+    DenseNet, growth_rate=32, block_config=(6, 12, 48, 32), num_init_features=64, free=["memory_efficient"],
+)
+densenet161 = published(
+    DenseNet, growth_rate=48, block_config=(6, 12, 36, 24), num_init_features=96, free=["memory_efficient"],
+)
 
-
-def densenet250_k24_bc(
-    *, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.0, memory_efficient: bool = False
-) -> DenseNet:
-    """DenseNet-BC (L=250, k=24), Table 2: 15,324,406 parameters."""
-    return densenet_cifar(
-        depth=250, growth_rate=24, bc=True, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-        memory_efficient=memory_efficient,
-    )
-
-
-def densenet190_k40_bc(
-    *, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.0, memory_efficient: bool = False
-) -> DenseNet:
-    """DenseNet-BC (L=190, k=40), Table 2: 25,624,430 parameters."""
-    return densenet_cifar(
-        depth=190, growth_rate=40, bc=True, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-        memory_efficient=memory_efficient,
-    )
+# Table 2, for CIFAR: depth L and growth rate k, without bottlenecks and compression, or with both (BC).
+densenet40_k12 = published(densenet_cifar, depth=40, growth_rate=12, bc=False, free=["drop_rate", "memory_efficient"])
+densenet100_k12_bc = published(
+    densenet_cifar, depth=100, growth_rate=12, bc=True, free=["drop_rate", "memory_efficient"],
+)
+densenet250_k24_bc = published(
+    densenet_cifar, depth=250, growth_rate=24, bc=True, free=["drop_rate", "memory_efficient"],
+)
+densenet190_k40_bc = published(
+    densenet_cifar, depth=190, growth_rate=40, bc=True, free=["drop_rate", "memory_efficient"],
+)
 # fmt: on

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = ["DPN", "DualPathBlock", "dpn92", "dpn98", "dpn131", "objective"]
 
@@ -182,27 +183,9 @@ def _init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+# Table 1: DPN-92 (32x3d) and DPN-98 (40x4d); Table 2: DPN-131 (40x4d).
 # fmt: off
-def dpn92(*, num_classes: int = 1000, in_channels: int = 3) -> DPN:
-    """DPN-92 (32x3d), Table 1: 37,668,392 parameters."""
-    return DPN(
-        layers=(3, 4, 20, 3), increments=(16, 32, 24, 128), width=96, groups=32,
-        num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def dpn98(*, num_classes: int = 1000, in_channels: int = 3) -> DPN:
-    """DPN-98 (40x4d), Table 1: 61,570,728 parameters."""
-    return DPN(
-        layers=(3, 6, 20, 3), increments=(16, 32, 32, 128), width=160, groups=40, stem_width=96,
-        num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def dpn131(*, num_classes: int = 1000, in_channels: int = 3) -> DPN:
-    """DPN-131 (40x4d), Table 2: 79,254,504 parameters."""
-    return DPN(
-        layers=(4, 8, 28, 3), increments=(16, 32, 32, 128), width=160, groups=40, stem_width=128,
-        num_classes=num_classes, in_channels=in_channels,
-    )
+dpn92 = published(DPN, layers=(3, 4, 20, 3), increments=(16, 32, 24, 128), width=96, groups=32)
+dpn98 = published(DPN, layers=(3, 6, 20, 3), increments=(16, 32, 32, 128), width=160, groups=40, stem_width=96)
+dpn131 = published(DPN, layers=(4, 8, 28, 3), increments=(16, 32, 32, 128), width=160, groups=40, stem_width=128)
 # fmt: on

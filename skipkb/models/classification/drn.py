@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "DRN",
@@ -314,68 +315,15 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+# Table 1; DRN-D is of the authors' code.
 # fmt: off
-def drn_a_18(*, num_classes: int = 1000, in_channels: int = 3, released: bool = False) -> DRNA:
-    """DRN-A-18, Table 1: 11,689,512 parameters, those of ResNet-18."""
-    return DRNA(
-        block="basic", layers=(2, 2, 2, 2), released=released, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_a_34(*, num_classes: int = 1000, in_channels: int = 3, released: bool = False) -> DRNA:
-    """DRN-A-34, Table 1: 21,797,672 parameters, those of ResNet-34."""
-    return DRNA(
-        block="basic", layers=(3, 4, 6, 3), released=released, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_a_50(*, num_classes: int = 1000, in_channels: int = 3, released: bool = False) -> DRNA:
-    """DRN-A-50, Table 1: 25,557,032 parameters, those of ResNet-50."""
-    return DRNA(
-        block="bottleneck", layers=(3, 4, 6, 3), released=released, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_c_26(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:
-    """DRN-C-26, Table 1: 21,126,584 parameters."""
-    return DRN(
-        arch="C", block="basic", layers=(1, 1, 2, 2, 2, 2, 1, 1), num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_c_42(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:
-    """DRN-C-42, Table 1: 31,234,744 parameters."""
-    return DRN(
-        arch="C", block="basic", layers=(1, 1, 3, 4, 6, 3, 1, 1), num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_d_22(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:
-    """DRN-D-22, of the authors' code: 16,393,752 parameters."""
-    return DRN(
-        arch="D", block="basic", layers=(1, 1, 2, 2, 2, 2, 1, 1), num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_d_38(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:
-    """DRN-D-38, of the authors' code: 26,501,912 parameters."""
-    return DRN(
-        arch="D", block="basic", layers=(1, 1, 3, 4, 6, 3, 1, 1), num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_d_54(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:
-    """DRN-D-54, of the authors' code: 35,809,176 parameters."""
-    return DRN(
-        arch="D", block="bottleneck", layers=(1, 1, 3, 4, 6, 3, 1, 1),
-        num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def drn_d_105(*, num_classes: int = 1000, in_channels: int = 3) -> DRN:
-    """DRN-D-105, of the authors' code: 54,801,304 parameters."""
-    return DRN(
-        arch="D", block="bottleneck", layers=(1, 1, 3, 4, 23, 3, 1, 1),
-        num_classes=num_classes, in_channels=in_channels,
-    )
+drn_a_18 = published(DRNA, block="basic", layers=(2, 2, 2, 2), free=["released"])
+drn_a_34 = published(DRNA, block="basic", layers=(3, 4, 6, 3), free=["released"])
+drn_a_50 = published(DRNA, block="bottleneck", layers=(3, 4, 6, 3), free=["released"])
+drn_c_26 = published(DRN, arch="C", block="basic", layers=(1, 1, 2, 2, 2, 2, 1, 1))
+drn_c_42 = published(DRN, arch="C", block="basic", layers=(1, 1, 3, 4, 6, 3, 1, 1))
+drn_d_22 = published(DRN, arch="D", block="basic", layers=(1, 1, 2, 2, 2, 2, 1, 1))
+drn_d_38 = published(DRN, arch="D", block="basic", layers=(1, 1, 3, 4, 6, 3, 1, 1))
+drn_d_54 = published(DRN, arch="D", block="bottleneck", layers=(1, 1, 3, 4, 6, 3, 1, 1))
+drn_d_105 = published(DRN, arch="D", block="bottleneck", layers=(1, 1, 3, 4, 23, 3, 1, 1))
 # fmt: on

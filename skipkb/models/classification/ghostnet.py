@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "ChannelGate",
@@ -285,16 +286,6 @@ class GhostNet(nn.Module):
         return logits
 
 
-def ghostnet(*, num_classes: int = 1000, in_channels: int = 3, residual: bool = True) -> GhostNet:
-    """GhostNet 1.0x: 5,182,508 parameters."""
-    return GhostNet(num_classes=num_classes, in_channels=in_channels, residual=residual)
-
-
-def ghostnet_050(*, num_classes: int = 1000, in_channels: int = 3) -> GhostNet:
-    """GhostNet 0.5x: 2,587,292 parameters."""
-    return GhostNet(width=0.5, num_classes=num_classes, in_channels=in_channels)
-
-
-def ghostnet_130(*, num_classes: int = 1000, in_channels: int = 3) -> GhostNet:
-    """GhostNet 1.3x: 7,358,820 parameters."""
-    return GhostNet(width=1.3, num_classes=num_classes, in_channels=in_channels)
+ghostnet = published(GhostNet, free=["residual"])
+ghostnet_050 = published(GhostNet, width=0.5)
+ghostnet_130 = published(GhostNet, width=1.3)

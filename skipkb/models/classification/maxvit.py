@@ -36,6 +36,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "MBConv", "MaxViT", "MaxViTBlock", "PartitionAttention", "block_partition", "block_reverse", "grid_partition",
@@ -393,27 +394,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.relative_position_bias_table, std=0.02)
 
 
-# fmt: off
-def maxvit_tiny(*, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0) -> MaxViT:
-    """MaxViT-T, Table 1: 30,916,528 parameters."""
-    return MaxViT(
-        depths=(2, 2, 5, 2), dims=(64, 128, 256, 512), drop_path_rate=drop_path_rate, num_classes=num_classes,
-        in_channels=in_channels,
-    )
-
-
-def maxvit_small(*, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0) -> MaxViT:
-    """MaxViT-S, Table 1: 68,927,956 parameters."""
-    return MaxViT(
-        depths=(2, 2, 5, 2), dims=(96, 192, 384, 768), drop_path_rate=drop_path_rate, num_classes=num_classes,
-        in_channels=in_channels,
-    )
-
-
-def maxvit_base(*, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0) -> MaxViT:
-    """MaxViT-B, Table 1: 119,467,708 parameters."""
-    return MaxViT(
-        depths=(2, 6, 14, 2), dims=(96, 192, 384, 768), drop_path_rate=drop_path_rate, num_classes=num_classes,
-        in_channels=in_channels,
-    )
-# fmt: on
+# Table 1: MaxViT-T, S and B.
+maxvit_tiny = published(MaxViT, depths=(2, 2, 5, 2), dims=(64, 128, 256, 512), free=["drop_path_rate"])
+maxvit_small = published(MaxViT, depths=(2, 2, 5, 2), dims=(96, 192, 384, 768), free=["drop_path_rate"])
+maxvit_base = published(MaxViT, depths=(2, 6, 14, 2), dims=(96, 192, 384, 768), free=["drop_path_rate"])

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "DepthwiseSeparable",
@@ -146,23 +147,7 @@ def _init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def mobilenet_v1(
-    *, num_classes: int = 1000, in_channels: int = 3, activation: Literal["relu", "relu6"] = "relu6"
-) -> MobileNetV1:
-    """MobileNet of full width: 4,231,976 parameters."""
-    return MobileNetV1(num_classes=num_classes, in_channels=in_channels, activation=activation)
-
-
-def mobilenet_v1_075(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV1:
-    """Three quarters of the width: 2,585,560 parameters."""
-    return MobileNetV1(width_mult=0.75, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenet_v1_050(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV1:
-    """Half the width: 1,331,592 parameters."""
-    return MobileNetV1(width_mult=0.5, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenet_v1_025(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV1:
-    """A quarter of the width: 470,072 parameters."""
-    return MobileNetV1(width_mult=0.25, num_classes=num_classes, in_channels=in_channels)
+mobilenet_v1 = published(MobileNetV1, free=["activation"])
+mobilenet_v1_075 = published(MobileNetV1, width_mult=0.75)
+mobilenet_v1_050 = published(MobileNetV1, width_mult=0.5)
+mobilenet_v1_025 = published(MobileNetV1, width_mult=0.25)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2", "mobilenet_v2_050", "mobilenet_v2_140", "objective"]
 
@@ -143,16 +144,6 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def mobilenet_v2(*, num_classes: int = 1000, in_channels: int = 3, residual: bool = True) -> MobileNetV2:
-    """MobileNetV2, width 1: 3,504,872 parameters."""
-    return MobileNetV2(num_classes=num_classes, in_channels=in_channels, residual=residual)
-
-
-def mobilenet_v2_050(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV2:
-    """Half the width: 1,968,680 parameters."""
-    return MobileNetV2(width_mult=0.5, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenet_v2_140(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV2:
-    """MobileNetV2 (1.4), Table 4: 6,108,776 parameters."""
-    return MobileNetV2(width_mult=1.4, num_classes=num_classes, in_channels=in_channels)
+mobilenet_v2 = published(MobileNetV2, free=["residual"])
+mobilenet_v2_050 = published(MobileNetV2, width_mult=0.5)
+mobilenet_v2_140 = published(MobileNetV2, width_mult=1.4)  # Table 4

@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "ChannelGate",
@@ -248,21 +249,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def mobilenet_v3_large(*, num_classes: int = 1000, in_channels: int = 3, residual: bool = True) -> MobileNetV3:
-    """MobileNetV3-Large, Table 1: 5,483,032 parameters."""
-    return MobileNetV3(num_classes=num_classes, in_channels=in_channels, residual=residual)
-
-
-def mobilenet_v3_large_075(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV3:
-    """Three quarters of the width: 3,993,528 parameters."""
-    return MobileNetV3(width_mult=0.75, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenet_v3_small(*, num_classes: int = 1000, in_channels: int = 3, residual: bool = True) -> MobileNetV3:
-    """MobileNetV3-Small, Table 2: 2,542,856 parameters."""
-    return MobileNetV3(blocks=TABLE_2, last=1024, num_classes=num_classes, in_channels=in_channels, residual=residual)
-
-
-def mobilenet_v3_small_075(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV3:
-    """Three quarters of the width: 2,041,872 parameters."""
-    return MobileNetV3(blocks=TABLE_2, last=1024, width_mult=0.75, num_classes=num_classes, in_channels=in_channels)
+mobilenet_v3_large = published(MobileNetV3, free=["residual"])  # Table 1
+mobilenet_v3_large_075 = published(MobileNetV3, width_mult=0.75)
+mobilenet_v3_small = published(MobileNetV3, blocks=TABLE_2, last=1024, free=["residual"])
+mobilenet_v3_small_075 = published(MobileNetV3, blocks=TABLE_2, last=1024, width_mult=0.75)

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "MobileNeXt",
@@ -209,28 +210,9 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def mobilenext(
-    *, num_classes: int = 1000, in_channels: int = 3, alpha: float = 1.0, residual: bool = True
-) -> MobileNeXt:
-    """MobileNeXt-1.00: 3,535,416 parameters."""
-    return MobileNeXt(alpha=alpha, residual=residual, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenext_035(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNeXt:
-    """MobileNeXt-0.35: 1,913,976 parameters."""
-    return MobileNeXt(width_mult=0.35, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenext_050(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNeXt:
-    """MobileNeXt-0.50: 2,152,304 parameters."""
-    return MobileNeXt(width_mult=0.5, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenext_075(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNeXt:
-    """MobileNeXt-0.75: 2,766,168 parameters."""
-    return MobileNeXt(width_mult=0.75, num_classes=num_classes, in_channels=in_channels)
-
-
-def mobilenext_140(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNeXt:
-    """MobileNeXt-1.40: 6,126,168 parameters."""
-    return MobileNeXt(width_mult=1.4, num_classes=num_classes, in_channels=in_channels)
+# Widths of Table 4
+mobilenext = published(MobileNeXt, free=["alpha", "residual"])
+mobilenext_035 = published(MobileNeXt, width_mult=0.35)
+mobilenext_050 = published(MobileNeXt, width_mult=0.5)
+mobilenext_075 = published(MobileNeXt, width_mult=0.75)
+mobilenext_140 = published(MobileNeXt, width_mult=1.4)

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "BasicUnit", "BottleneckUnit", "PreActResNet", "objective", "preact_resnet110", "preact_resnet164",
@@ -228,24 +229,13 @@ def preact_resnet_cifar(
     )  # fmt: skip
 
 
-def preact_resnet110(*, num_classes: int = 10, in_channels: int = 3) -> PreActResNet:
-    """ResNet-110 of basic units for CIFAR, Table 2, with projections: 1,730,522 parameters."""
-    return preact_resnet_cifar(depth=110, bottleneck=False, num_classes=num_classes, in_channels=in_channels)
-
-
-def preact_resnet164(*, num_classes: int = 10, in_channels: int = 3) -> PreActResNet:
-    """ResNet-164 for CIFAR, Table 3: 1,703,258 parameters."""
-    return preact_resnet_cifar(depth=164, num_classes=num_classes, in_channels=in_channels)
-
-
-def preact_resnet1001(*, num_classes: int = 10, in_channels: int = 3) -> PreActResNet:
-    """ResNet-1001 for CIFAR, Table 3: 10,327,706 parameters."""
-    return preact_resnet_cifar(depth=1001, num_classes=num_classes, in_channels=in_channels)
-
-
-def preact_resnet200(*, num_classes: int = 1000, in_channels: int = 3) -> PreActResNet:
-    """ResNet-200 for ImageNet, Table 5: 64,666,152 parameters."""
-    return PreActResNet(
-        unit="bottleneck", layers=(3, 24, 36, 3), widths=(64, 128, 256, 512), stem="imagenet", stride_in="3x3",
-        num_classes=num_classes, in_channels=in_channels,
-    )  # fmt: skip
+# Tables 2 and 3, for CIFAR: the first of basic units, with projections. Table 5, for ImageNet.
+# fmt: off
+preact_resnet110 = published(preact_resnet_cifar, depth=110, bottleneck=False)
+preact_resnet164 = published(preact_resnet_cifar, depth=164)
+preact_resnet1001 = published(preact_resnet_cifar, depth=1001)
+preact_resnet200 = published(
+    PreActResNet, unit="bottleneck", layers=(3, 24, 36, 3), widths=(64, 128, 256, 512), stem="imagenet",
+    stride_in="3x3", num_classes=1000,
+)
+# fmt: on

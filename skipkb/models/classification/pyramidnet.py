@@ -36,6 +36,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "BasicUnit", "BottleneckUnit", "PyramidNet", "objective", "pyramid_widths", "pyramidnet110_a48",
@@ -222,46 +223,12 @@ def pyramidnet_cifar(
     )  # fmt: skip
 
 
-# fmt: off
-def pyramidnet110_a48(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
-    """PyramidNet-110, alpha 48, Table 4: 1,772,706 parameters."""
-    return pyramidnet_cifar(
-        depth=110, alpha=48, bottleneck=False, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def pyramidnet110_a84(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
-    """PyramidNet-110, alpha 84, Table 4: 3,904,446 parameters."""
-    return pyramidnet_cifar(
-        depth=110, alpha=84, bottleneck=False, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def pyramidnet110_a270(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
-    """PyramidNet-110, alpha 270, Table 4: 28,485,477 parameters."""
-    return pyramidnet_cifar(
-        depth=110, alpha=270, bottleneck=False, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def pyramidnet164_a270(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
-    """PyramidNet-164 of bottlenecks, alpha 270, Table 4: 27,216,021 parameters."""
-    return pyramidnet_cifar(
-        depth=164, alpha=270, bottleneck=True, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def pyramidnet272_a200(*, num_classes: int = 10, in_channels: int = 3) -> PyramidNet:
-    """PyramidNet-272 of bottlenecks, alpha 200, Table 4: 26,210,842 parameters."""
-    return pyramidnet_cifar(
-        depth=272, alpha=200, bottleneck=True, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def pyramidnet200_a300(*, num_classes: int = 1000, in_channels: int = 3) -> PyramidNet:
-    """PyramidNet-200 of bottlenecks for ImageNet, alpha 300, Table 5: 62,368,168 parameters."""
-    return PyramidNet(
-        unit="bottleneck", layers=(3, 24, 36, 3), alpha=300, stem="imagenet",
-        num_classes=num_classes, in_channels=in_channels,
-    )
-# fmt: on
+# Table 4, for CIFAR, and Table 5, for ImageNet.
+pyramidnet110_a48 = published(pyramidnet_cifar, depth=110, alpha=48, bottleneck=False)
+pyramidnet110_a84 = published(pyramidnet_cifar, depth=110, alpha=84, bottleneck=False)
+pyramidnet110_a270 = published(pyramidnet_cifar, depth=110, alpha=270, bottleneck=False)
+pyramidnet164_a270 = published(pyramidnet_cifar, depth=164, alpha=270, bottleneck=True)
+pyramidnet272_a200 = published(pyramidnet_cifar, depth=272, alpha=200, bottleneck=True)
+pyramidnet200_a300 = published(
+    PyramidNet, unit="bottleneck", layers=(3, 24, 36, 3), alpha=300, stem="imagenet", num_classes=1000
+)

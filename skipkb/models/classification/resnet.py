@@ -45,6 +45,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "BasicBlock", "Bottleneck", "ResNet", "ZeroPadShortcut", "objective", "resnet18", "resnet20", "resnet34",
@@ -281,71 +282,14 @@ def _init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-# fmt: off
-def resnet18(
-    *, num_classes: int = 1000, in_channels: int = 3, shortcut: Shortcut = "B", residual: bool = True
-) -> ResNet:
-    """ResNet-18: 11,689,512 parameters; plain-18 with residual=False."""
-    return ResNet(
-        block="basic", layers=(2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels,
-        shortcut=shortcut, residual=residual,
-    )
-
-
-def resnet34(
-    *, num_classes: int = 1000, in_channels: int = 3, shortcut: Shortcut = "B", residual: bool = True
-) -> ResNet:
-    """ResNet-34 (Figure 3, right): 21,797,672 parameters; plain-34 (middle) with residual=False."""
-    return ResNet(
-        block="basic", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels,
-        shortcut=shortcut, residual=residual,
-    )
-
-
-def resnet50(
-    *, num_classes: int = 1000, in_channels: int = 3, shortcut: Shortcut = "B", residual: bool = True,
-    stride_in: StrideIn = "3x3",
-) -> ResNet:
-    """ResNet-50: 25,557,032 parameters."""
-    return ResNet(
-        block="bottleneck", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels,
-        shortcut=shortcut, residual=residual, stride_in=stride_in,
-    )
-
-
-def resnet50_2015(*, num_classes: int = 1000, in_channels: int = 3) -> ResNet:
-    """ResNet-50 as the authors released it for Caffe: 25,557,096 parameters, 64 of them biases of the stem."""
-    return ResNet(
-        block="bottleneck", layers=(3, 4, 6, 3), stem="caffe", stem_bias=True, stride_in="1x1",
-        num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def resnet101(
-    *, num_classes: int = 1000, in_channels: int = 3, shortcut: Shortcut = "B", residual: bool = True,
-    stride_in: StrideIn = "3x3",
-) -> ResNet:
-    """ResNet-101: 44,549,160 parameters."""
-    return ResNet(
-        block="bottleneck", layers=(3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels,
-        shortcut=shortcut, residual=residual, stride_in=stride_in,
-    )
-
-
-def resnet152(
-    *, num_classes: int = 1000, in_channels: int = 3, shortcut: Shortcut = "B", residual: bool = True,
-    stride_in: StrideIn = "3x3",
-) -> ResNet:
-    """ResNet-152: 60,192,808 parameters."""
-    return ResNet(
-        block="bottleneck", layers=(3, 8, 36, 3), num_classes=num_classes, in_channels=in_channels,
-        shortcut=shortcut, residual=residual, stride_in=stride_in,
-    )
-
-
 def resnet_cifar(
-    *, depth: int, widths: Sequence[int] = (16, 32, 64), num_classes: int = 10, in_channels: int = 3,
-    shortcut: Shortcut = "A", residual: bool = True,
+    *,
+    depth: int,
+    widths: Sequence[int] = (16, 32, 64),
+    num_classes: int = 10,
+    in_channels: int = 3,
+    shortcut: Shortcut = "A",
+    residual: bool = True,
 ) -> ResNet:
     """The CIFAR-10 networks of Section 4.2: 6n+2 layers, three stages of n basic blocks, option A.
 
@@ -360,38 +304,34 @@ def resnet_cifar(
     n, rest = divmod(depth - 2, 6)
     if n < 1 or rest:
         near = 6 * max(n, 1) + 2
-        raise ValueError(
-            f"resnet_cifar: depth must be 6n+2, got {depth}; the nearest are {near} and {near + 6}"
-        )
+        raise ValueError(f"resnet_cifar: depth must be 6n+2, got {depth}; the nearest are {near} and {near + 6}")
     return ResNet(
-        block="basic", layers=(n, n, n), widths=widths, stem="cifar", num_classes=num_classes,
-        in_channels=in_channels, shortcut=shortcut, residual=residual,
+        block="basic",
+        layers=(n, n, n),
+        widths=widths,
+        stem="cifar",
+        num_classes=num_classes,
+        in_channels=in_channels,
+        shortcut=shortcut,
+        residual=residual,
     )
 
 
-def resnet20(
-    *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A", residual: bool = True
-) -> ResNet:
-    """ResNet-20 for CIFAR: 269,722 parameters, as many as plain-20 (residual=False)."""
-    return resnet_cifar(
-        depth=20, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, residual=residual
-    )
+# The networks for ImageNet (Table 1); with residual=False the plain ones.
+# fmt: off
+resnet18 = published(ResNet, block="basic", layers=(2, 2, 2, 2), free=["shortcut", "residual"])
+resnet34 = published(ResNet, block="basic", layers=(3, 4, 6, 3), free=["shortcut", "residual"])  # Figure 3
+resnet50 = published(ResNet, block="bottleneck", layers=(3, 4, 6, 3), free=["shortcut", "residual", "stride_in"])
+resnet101 = published(ResNet, block="bottleneck", layers=(3, 4, 23, 3), free=["shortcut", "residual", "stride_in"])
+resnet152 = published(ResNet, block="bottleneck", layers=(3, 8, 36, 3), free=["shortcut", "residual", "stride_in"])
 
+# As the authors released it for Caffe.
+resnet50_2015 = published(
+    ResNet, block="bottleneck", layers=(3, 4, 6, 3), stem="caffe", stem_bias=True, stride_in="1x1",
+)
 
-def resnet56(
-    *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A", residual: bool = True
-) -> ResNet:
-    """ResNet-56 for CIFAR: 853,018 parameters, as many as plain-56 (residual=False)."""
-    return resnet_cifar(
-        depth=56, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, residual=residual
-    )
-
-
-def resnet110(
-    *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A", residual: bool = True
-) -> ResNet:
-    """ResNet-110 for CIFAR: 1,727,962 parameters."""
-    return resnet_cifar(
-        depth=110, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, residual=residual
-    )
+# The networks for CIFAR-10 (Section 4.2).
+resnet20 = published(resnet_cifar, depth=20, free=["shortcut", "residual"])
+resnet56 = published(resnet_cifar, depth=56, free=["shortcut", "residual"])
+resnet110 = published(resnet_cifar, depth=110, free=["shortcut", "residual"])
 # fmt: on

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 from skipkb.nn.resnet_trunk import BottleneckBranch, ResNetTrunk, projection_shortcut
 
 __all__ = [
@@ -142,47 +143,18 @@ class ResNeXt(ResNetTrunk):
         nn.init.zeros_(self.fc.bias)
 
 
+# Tables 1, 3 and 4. The 32x8d is not in the paper; torchvision and later work have it.
+resnext50_32x4d = published(ResNeXt, layers=(3, 4, 6, 3), cardinality=32, base_width=4)
+resnext101_32x4d = published(ResNeXt, layers=(3, 4, 23, 3), cardinality=32, base_width=4)
+resnext101_64x4d = published(ResNeXt, layers=(3, 4, 23, 3), cardinality=64, base_width=4)
+resnext101_32x8d = published(ResNeXt, layers=(3, 4, 23, 3), cardinality=32, base_width=8)
+
+# Table 7, for CIFAR.
 # fmt: off
-def resnext50_32x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-50 (32x4d), Table 1, right."""
-    return ResNeXt(
-        layers=(3, 4, 6, 3), cardinality=32, base_width=4, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def resnext101_32x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-101 (32x4d), Table 3."""
-    return ResNeXt(
-        layers=(3, 4, 23, 3), cardinality=32, base_width=4, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def resnext101_64x4d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-101 (64x4d), Table 4, twice the complexity."""
-    return ResNeXt(
-        layers=(3, 4, 23, 3), cardinality=64, base_width=4, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def resnext101_32x8d(*, num_classes: int = 1000, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-101 (32x8d), not in the paper; the size that torchvision and later work use."""
-    return ResNeXt(
-        layers=(3, 4, 23, 3), cardinality=32, base_width=8, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def resnext29_8x64d(*, num_classes: int = 10, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-29 (8x64d) for CIFAR, Table 7."""
-    return ResNeXt(
-        layers=(3, 3, 3), cardinality=8, base_width=64, widths=(64, 128, 256), stem="cifar",
-        num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def resnext29_16x64d(*, num_classes: int = 10, in_channels: int = 3) -> ResNeXt:
-    """ResNeXt-29 (16x64d) for CIFAR, Table 7."""
-    return ResNeXt(
-        layers=(3, 3, 3), cardinality=16, base_width=64, widths=(64, 128, 256), stem="cifar",
-        num_classes=num_classes, in_channels=in_channels,
-    )
+resnext29_8x64d = published(
+    ResNeXt, layers=(3, 3, 3), cardinality=8, base_width=64, widths=(64, 128, 256), stem="cifar", num_classes=10,
+)
+resnext29_16x64d = published(
+    ResNeXt, layers=(3, 3, 3), cardinality=16, base_width=64, widths=(64, 128, 256), stem="cifar", num_classes=10,
+)
 # fmt: on

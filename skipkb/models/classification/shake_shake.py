@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "ShakeShake", "ShakeShakeBlock", "ShakeShakeNet", "Shortcut", "objective", "shake_shake26_2x32d",
@@ -205,36 +206,9 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+# Table 1: depth 26 and two branches of these widths.
 # fmt: off
-def shake_shake26_2x32d(
-    *, forward_shake: bool = True, backward: Backward = "shake", level: Level = "image", num_classes: int = 10,
-    in_channels: int = 3,
-) -> ShakeShakeNet:
-    """Shake-Shake 26 2x32d, Table 1: 2,923,162 parameters."""
-    return ShakeShakeNet(
-        depth=26, width=32, forward_shake=forward_shake, backward=backward, level=level, num_classes=num_classes,
-        in_channels=in_channels,
-    )
-
-
-def shake_shake26_2x64d(
-    *, forward_shake: bool = True, backward: Backward = "shake", level: Level = "image", num_classes: int = 10,
-    in_channels: int = 3,
-) -> ShakeShakeNet:
-    """Shake-Shake 26 2x64d, Table 1: 11,653,978 parameters."""
-    return ShakeShakeNet(
-        depth=26, width=64, forward_shake=forward_shake, backward=backward, level=level, num_classes=num_classes,
-        in_channels=in_channels,
-    )
-
-
-def shake_shake26_2x96d(
-    *, forward_shake: bool = True, backward: Backward = "shake", level: Level = "image", num_classes: int = 10,
-    in_channels: int = 3,
-) -> ShakeShakeNet:
-    """Shake-Shake 26 2x96d, Table 1: 26,192,922 parameters."""
-    return ShakeShakeNet(
-        depth=26, width=96, forward_shake=forward_shake, backward=backward, level=level, num_classes=num_classes,
-        in_channels=in_channels,
-    )
+shake_shake26_2x32d = published(ShakeShakeNet, depth=26, width=32, free=["forward_shake", "backward", "level"])
+shake_shake26_2x64d = published(ShakeShakeNet, depth=26, width=64, free=["forward_shake", "backward", "level"])
+shake_shake26_2x96d = published(ShakeShakeNet, depth=26, width=96, free=["forward_shake", "backward", "level"])
 # fmt: on

@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "ShuffleNet",
@@ -216,50 +217,13 @@ class ShuffleNet(nn.Module):
         return logits
 
 
-def shufflenet_g1(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 1x without groups, 144 channels in the first stage: 1,530,936 parameters."""
-    return ShuffleNet(groups=1, channels=144, num_classes=num_classes, in_channels=in_channels)
-
-
-def shufflenet_g2(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 1x with two groups, 200 channels in the first stage: 1,732,848 parameters."""
-    return ShuffleNet(groups=2, channels=200, num_classes=num_classes, in_channels=in_channels)
-
-
-def shufflenet_g3(
-    *, num_classes: int = 1000, in_channels: int = 3, shuffle: Shuffle = "released", residual: bool = True
-) -> ShuffleNet:
-    """ShuffleNet 1x with three groups, 240 channels in the first stage: 1,864,728 parameters."""
-    return ShuffleNet(
-        groups=3, channels=240, shuffle=shuffle, residual=residual, num_classes=num_classes, in_channels=in_channels
-    )
-
-
-def shufflenet_g4(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 1x with four groups, 272 channels in the first stage: 1,967,344 parameters."""
-    return ShuffleNet(groups=4, channels=272, num_classes=num_classes, in_channels=in_channels)
-
-
-def shufflenet_g8(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 1x with eight groups, 384 channels in the first stage: 2,433,768 parameters."""
-    return ShuffleNet(groups=8, channels=384, num_classes=num_classes, in_channels=in_channels)
-
-
-def shufflenet_g3_050(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 0.5x with three groups: 717,324 parameters."""
-    return ShuffleNet(groups=3, channels=120, stem=12, num_classes=num_classes, in_channels=in_channels)
-
-
-def shufflenet_g3_150(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 1.5x with three groups: 3,441,168 parameters."""
-    return ShuffleNet(groups=3, channels=360, num_classes=num_classes, in_channels=in_channels)
-
-
-def shufflenet_g3_200(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 2x with three groups: 5,449,776 parameters."""
-    return ShuffleNet(groups=3, channels=480, stem=48, num_classes=num_classes, in_channels=in_channels)
-
-
-def shufflenet_g8_050(*, num_classes: int = 1000, in_channels: int = 3) -> ShuffleNet:
-    """ShuffleNet 0.5x with eight groups; 16 channels in front, as in the release: 1,010,448 parameters."""
-    return ShuffleNet(groups=8, channels=192, stem=16, num_classes=num_classes, in_channels=in_channels)
+# Groups, and channels of the first stage (Table 1); then half, one and a half, and twice the width.
+shufflenet_g1 = published(ShuffleNet, groups=1, channels=144)
+shufflenet_g2 = published(ShuffleNet, groups=2, channels=200)
+shufflenet_g3 = published(ShuffleNet, groups=3, channels=240, free=["shuffle", "residual"])
+shufflenet_g4 = published(ShuffleNet, groups=4, channels=272)
+shufflenet_g8 = published(ShuffleNet, groups=8, channels=384)
+shufflenet_g3_050 = published(ShuffleNet, groups=3, channels=120, stem=12)
+shufflenet_g3_150 = published(ShuffleNet, groups=3, channels=360)
+shufflenet_g3_200 = published(ShuffleNet, groups=3, channels=480, stem=48)
+shufflenet_g8_050 = published(ShuffleNet, groups=8, channels=192, stem=16)  # the stem of the release

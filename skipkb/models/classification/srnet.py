@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from skipkb.models.classification.wrn import WideResNet
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = ["SRNet", "objective", "srnet16_8_l1", "srnet16_8_l2", "srnet16_8_l3"]
 
@@ -98,24 +99,7 @@ class SRNet(WideResNet):
         return logits
 
 
-# fmt: off
-def srnet16_8_l1(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3) -> SRNet:
-    """WRN-16-8 with three links of level 1: 11,127,258 parameters."""
-    return SRNet(
-        depth=16, widen_factor=8, levels=1, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def srnet16_8_l2(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3) -> SRNet:
-    """WRN-16-8 with links of levels 1 and 2, five in all: 11,196,890 parameters."""
-    return SRNet(
-        depth=16, widen_factor=8, levels=2, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def srnet16_8_l3(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3) -> SRNet:
-    """WRN-16-8 with all six links: 11,205,082 parameters."""
-    return SRNet(
-        depth=16, widen_factor=8, levels=3, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-# fmt: on
+# WRN-16-8 with three links of level 1, five of levels 1 and 2, and all six.
+srnet16_8_l1 = published(SRNet, depth=16, widen_factor=8, levels=1, free=["drop_rate"])
+srnet16_8_l2 = published(SRNet, depth=16, widen_factor=8, levels=2, free=["drop_rate"])
+srnet16_8_l3 = published(SRNet, depth=16, widen_factor=8, levels=3, free=["drop_rate"])

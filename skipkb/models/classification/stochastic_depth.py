@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "StochasticBlock", "StochasticDepthNet", "objective", "stochastic_depth110", "stochastic_depth152",
@@ -176,18 +177,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-# fmt: off
-def stochastic_depth110(*, survival: float = 0.5, num_classes: int = 10, in_channels: int = 3) -> StochasticDepthNet:
-    """ResNet-110 with stochastic depth, for CIFAR: 1,727,962 parameters."""
-    return StochasticDepthNet(depth=110, survival=survival, num_classes=num_classes, in_channels=in_channels)
-
-
-def stochastic_depth152(*, survival: float = 0.5, num_classes: int = 10, in_channels: int = 3) -> StochasticDepthNet:
-    """ResNet-152 (6n+2) with stochastic depth, for SVHN: 2,408,474 parameters."""
-    return StochasticDepthNet(depth=152, survival=survival, num_classes=num_classes, in_channels=in_channels)
-
-
-def stochastic_depth1202(*, survival: float = 0.5, num_classes: int = 10, in_channels: int = 3) -> StochasticDepthNet:
-    """ResNet-1202 with stochastic depth, for CIFAR: 19,421,274 parameters."""
-    return StochasticDepthNet(depth=1202, survival=survival, num_classes=num_classes, in_channels=in_channels)
-# fmt: on
+# 110 and 1202 layers for CIFAR, 152 (of ResNet's 6n+2) for SVHN.
+stochastic_depth110 = published(StochasticDepthNet, depth=110, free=["survival"])
+stochastic_depth152 = published(StochasticDepthNet, depth=152, free=["survival"])
+stochastic_depth1202 = published(StochasticDepthNet, depth=1202, free=["survival"])

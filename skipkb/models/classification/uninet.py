@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "AttentionBlock", "DWConvBlock", "LocalDSM", "LocalGlobalDSM", "UniNet", "objective", "uninet_b0", "uninet_b1",
@@ -296,59 +297,25 @@ class UniNet(nn.Module):
         return logits
 
 
+# The sizes B0 to B6; for square pictures of 160 (B0), 224 (B1), 256, 288, 320, 384 and 448 (B6) pixels.
 # fmt: off
-def uninet_b0(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float = 0.0) -> UniNet:
-    """UniNet-B0, for pictures of 160 x 160: 11,450,864 parameters, those of B1."""
-    return UniNet(
-        repeats=(1, 2, 4, 4, 4, 8), channels=(24, 48, 80, 128, 128, 256),
-        num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
-    )
-
-
-def uninet_b1(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float = 0.0) -> UniNet:
-    """UniNet-B1, for pictures of 224 x 224: 11,450,864 parameters."""
-    return UniNet(
-        repeats=(1, 2, 4, 4, 4, 8), channels=(24, 48, 80, 128, 128, 256),
-        num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
-    )
-
-
-def uninet_b2(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float = 0.0) -> UniNet:
-    """UniNet-B2, for pictures of 256 x 256: 16,211,472 parameters."""
-    return UniNet(
-        repeats=(2, 3, 6, 6, 6, 12), channels=(24, 48, 80, 128, 128, 256),
-        num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
-    )
-
-
-def uninet_b3(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float = 0.0) -> UniNet:
-    """UniNet-B3, for pictures of 288 x 288: 24,020,184 parameters."""
-    return UniNet(
-        repeats=(2, 3, 7, 7, 7, 14), channels=(24, 56, 96, 160, 160, 288),
-        num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
-    )
-
-
-def uninet_b4(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float = 0.0) -> UniNet:
-    """UniNet-B4, for pictures of 320 x 320: 43,796,288 parameters."""
-    return UniNet(
-        repeats=(2, 4, 9, 9, 9, 18), channels=(32, 64, 112, 192, 192, 352),
-        num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
-    )
-
-
-def uninet_b5(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float = 0.0) -> UniNet:
-    """UniNet-B5, for pictures of 384 x 384: 72,883,072 parameters."""
-    return UniNet(
-        repeats=(3, 5, 10, 10, 10, 20), channels=(32, 64, 112, 224, 224, 448),
-        num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
-    )
-
-
-def uninet_b6(*, num_classes: int = 1000, in_channels: int = 3, drop_path: float = 0.0) -> UniNet:
-    """UniNet-B6, for pictures of 448 x 448: 116,687,344 parameters."""
-    return UniNet(
-        repeats=(4, 6, 12, 12, 12, 24), channels=(48, 96, 160, 256, 256, 512),
-        num_classes=num_classes, in_channels=in_channels, drop_path=drop_path,
-    )
+uninet_b0 = published(
+    UniNet, repeats=(1, 2, 4, 4, 4, 8), channels=(24, 48, 80, 128, 128, 256), free=["drop_path"],
+)
+uninet_b1 = uninet_b0
+uninet_b2 = published(
+    UniNet, repeats=(2, 3, 6, 6, 6, 12), channels=(24, 48, 80, 128, 128, 256), free=["drop_path"],
+)
+uninet_b3 = published(
+    UniNet, repeats=(2, 3, 7, 7, 7, 14), channels=(24, 56, 96, 160, 160, 288), free=["drop_path"],
+)
+uninet_b4 = published(
+    UniNet, repeats=(2, 4, 9, 9, 9, 18), channels=(32, 64, 112, 192, 192, 352), free=["drop_path"],
+)
+uninet_b5 = published(
+    UniNet, repeats=(3, 5, 10, 10, 10, 20), channels=(32, 64, 112, 224, 224, 448), free=["drop_path"],
+)
+uninet_b6 = published(
+    UniNet, repeats=(4, 6, 12, 12, 12, 24), channels=(48, 96, 160, 256, 256, 512), free=["drop_path"],
+)
 # fmt: on

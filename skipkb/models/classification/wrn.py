@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "WideBasicBlock", "WideBottleneck", "WideBottleneckNet", "WideResNet", "objective", "wide_resnet50_2", "wrn16_8",
@@ -219,38 +220,9 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-# fmt: off
-def wrn28_10(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3) -> WideResNet:
-    """WRN-28-10, Table 4: 36,479,194 parameters with 10 classes."""
-    return WideResNet(
-        depth=28, widen_factor=10, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def wrn28_1(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3) -> WideResNet:
-    """WRN-28-1, the thin network of the same depth: 369,498 parameters with 10 classes."""
-    return WideResNet(
-        depth=28, widen_factor=1, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def wrn16_8(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3) -> WideResNet:
-    """WRN-16-8, Table 4: 10,961,370 parameters with 10 classes."""
-    return WideResNet(
-        depth=16, widen_factor=8, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def wrn40_4(*, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3) -> WideResNet:
-    """WRN-40-4, Table 4: 8,949,210 parameters with 10 classes."""
-    return WideResNet(
-        depth=40, widen_factor=4, drop_rate=drop_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def wide_resnet50_2(*, num_classes: int = 1000, in_channels: int = 3) -> WideBottleneckNet:
-    """WRN-50-2-bottleneck, Table 8: 68,883,240 parameters."""
-    return WideBottleneckNet(
-        layers=(3, 4, 6, 3), widen_factor=2, num_classes=num_classes, in_channels=in_channels,
-    )
-# fmt: on
+# Table 4, for CIFAR; WRN-28-1 is the thin network of the same depth. Table 8, for ImageNet.
+wrn28_10 = published(WideResNet, depth=28, widen_factor=10, free=["drop_rate"])
+wrn28_1 = published(WideResNet, depth=28, widen_factor=1, free=["drop_rate"])
+wrn16_8 = published(WideResNet, depth=16, widen_factor=8, free=["drop_rate"])
+wrn40_4 = published(WideResNet, depth=40, widen_factor=4, free=["drop_rate"])
+wide_resnet50_2 = published(WideBottleneckNet, layers=(3, 4, 6, 3), widen_factor=2)
