@@ -224,13 +224,13 @@ def _resnet50(sums: Sequence[int], inside: Sequence[Sequence[int]], *, num_class
 
 
 def curl_resnet50(*, num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """ResNet-50 pruned for ImageNet: 6,668,506 parameters. The widths are those of the authors' released model."""
+    """ResNet-50 pruned for ImageNet. The widths are those of the authors' released model."""
     inside = [(43, 41, 19, 25, 19, 62), (92, 102, 38, 44, 38, 52, 38, 46), (203, 148, *[76] * 10), [153] * 6]
     return _resnet50((212, 345, 390), inside, num_classes=num_classes, in_channels=in_channels)
 
 
 def curl_resnet50_cub200(*, num_classes: int = 200, in_channels: int = 3) -> nn.Module:
-    """ResNet-50 pruned for CUB-200: 6,106,920 parameters. The widths are those in the authors' training log."""
+    """ResNet-50 pruned for CUB-200. The widths are those in the authors' training log."""
     inside = [
         (39, 42, 19, 22, 21, 55),
         (83, 89, 38, 56, 38, 60, 38, 38),

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from skipkb.nn.depth import blocks_of_depth
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
@@ -266,13 +267,7 @@ def densenet_cifar(
     Raises:
         ValueError: depth is not 3n+4, with BC 6n+4.
     """
-    step = 6 if bc else 3
-    n, rest = divmod(depth - 4, step)
-    if n < 1 or rest:
-        near = step * max(n, 1) + 4
-        raise ValueError(
-            f"densenet_cifar: depth must be {step}n+4, got {depth}; the nearest are {near} and {near + step}"
-        )
+    n = blocks_of_depth("densenet_cifar", depth, 6 if bc else 3, 4)
     return DenseNet(
         growth_rate=growth_rate,
         block_config=(n, n, n),

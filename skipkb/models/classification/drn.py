@@ -29,6 +29,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
@@ -161,16 +162,7 @@ def _plain_level(in_channels: int, width: int, count: int, *, stride: int = 1, d
     return nn.Sequential(*layers)
 
 
-class _Classifier(nn.Module):
-    """What the families share: the check of the input."""
-
-    in_channels: int
-
-    def _check(self, x: Tensor) -> None:
-        check_pictures("DRN", x, self.in_channels)
-
-
-class DRNA(_Classifier):
+class DRNA(nn.Module):
     """DRN-A: ResNet with stem and pooling, whose last two strides are dilations (Figure 1).
 
     Args:
@@ -207,7 +199,7 @@ class DRNA(_Classifier):
         self.layer3 = _level(kind, 128 * e, 256, layers[2], dilation=2, first=(1, 1) if released else (1, 2))
         self.layer4 = _level(kind, 256 * e, 512, layers[3], dilation=4, first=(1, 1) if released else (2, 4))
         self.fc = nn.Linear(512 * e, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 224 x 224.
@@ -220,12 +212,12 @@ class DRNA(_Classifier):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map, an eighth of the picture's size."""
-        self._check(x)
+        check_pictures("DRNA", x, self.in_channels)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
 
 
-class DRN(_Classifier):
+class DRN(nn.Module):
     """DRN-C and DRN-D: eight levels without pooling (Figure 5), then average and classifier.
 
     Args:
@@ -284,7 +276,7 @@ class DRN(_Classifier):
             self.layer7 = _plain_level(c[5] * e, c[6], n[6], dilation=2)
             self.layer8 = _plain_level(c[6], c[7], n[7])
         self.fc = nn.Conv2d(c[7], num_classes, 1)  # so that it can be applied to the map as well
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 224 x 224.
@@ -297,7 +289,7 @@ class DRN(_Classifier):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map, an eighth of the picture's size."""
-        self._check(x)
+        check_pictures("DRN", x, self.in_channels)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True) if self.arch == "C" else self.layer0(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = self.layer6(self.layer5(x))  # dilated
@@ -308,11 +300,6 @@ def _kind(block: str) -> type[BasicBlock | Bottleneck]:
     if block not in ("basic", "bottleneck"):
         raise ValueError(f"DRN: block must be one of basic, bottleneck, got {block!r}")
     return BasicBlock if block == "basic" else Bottleneck
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 # Table 1; DRN-D is of the authors' code.

@@ -230,7 +230,7 @@ class GoogLeNet(nn.Module):
 def googlenet(
     *, num_classes: int = 1000, in_channels: int = 3, aux: bool = True, dropout: float = 0.4, dropout_aux: float = 0.7
 ) -> GoogLeNet:
-    """GoogLeNet as published: 13,378,280 parameters, 6,998,552 without the auxiliary classifiers."""
+    """GoogLeNet as published."""
     return GoogLeNet(
         num_classes=num_classes, in_channels=in_channels, aux=aux, dropout=dropout, dropout_aux=dropout_aux
     )
@@ -239,7 +239,7 @@ def googlenet(
 def googlenet_bn(
     *, num_classes: int = 1000, in_channels: int = 3, aux: bool = True, dropout: float = 0.2, dropout_aux: float = 0.7
 ) -> GoogLeNet:
-    """GoogLeNet as torchvision has it: 13,004,888 parameters, 6,624,904 without the auxiliary classifiers."""
+    """GoogLeNet as torchvision has it."""
     return GoogLeNet(
         num_classes=num_classes, in_channels=in_channels, aux=aux, dropout=dropout, dropout_aux=dropout_aux,
         batch_norm=True,

@@ -340,7 +340,7 @@ def _drop_unused(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
 def i_resnet64(
     *, num_classes: int = 10, in_channels: int = 3, coeff: float = 0.9, power_iterations: int = 5
 ) -> IResNet:
-    """7 blocks per stage, the size that the official script for CIFAR-10 builds: 4,873,178 parameters."""
+    """7 blocks per stage, the size that the official script for CIFAR-10 builds."""
     return IResNet(
         blocks=(7, 7, 7), num_classes=num_classes, in_channels=in_channels, coeff=coeff,
         power_iterations=power_iterations,
@@ -350,7 +350,7 @@ def i_resnet64(
 def i_resnet164(
     *, num_classes: int = 10, in_channels: int = 3, coeff: float = 0.9, power_iterations: int = 5
 ) -> IResNet:
-    """18 blocks per stage, 54 in all, as in the paper's experiments on CIFAR: 12,526,186 parameters."""
+    """18 blocks per stage, 54 in all, as in the paper's experiments on CIFAR."""
     return IResNet(
         blocks=(18, 18, 18), num_classes=num_classes, in_channels=in_channels, coeff=coeff,
         power_iterations=power_iterations,

@@ -284,13 +284,13 @@ def _init_weights(module: nn.Module) -> None:
 
 # fmt: off
 def inception_resnet_v1(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2) -> InceptionResNet:
-    """5, 10 and 5 blocks, as in the paper: 22,756,328 parameters."""
+    """5, 10 and 5 blocks, as in the paper."""
     return InceptionResNet(
         version="v1", blocks=(5, 10, 5), num_classes=num_classes, in_channels=in_channels, dropout=dropout,
     )
 
 
 def inception_resnet_v2(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2) -> InceptionResNet:
-    """10, 20 and 10 blocks, as released: 55,843,464 parameters."""
+    """10, 20 and 10 blocks, as released."""
     return InceptionResNet(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
 # fmt: on

@@ -270,5 +270,5 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def inception_v4(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2) -> InceptionV4:
-    """4, 7 and 3 modules: 42,679,816 parameters."""
+    """4, 7 and 3 modules."""
     return InceptionV4(num_classes=num_classes, in_channels=in_channels, dropout=dropout)

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 
@@ -148,10 +149,7 @@ class McDonnellWRN(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        n, rest = divmod(depth - 2, 6)
-        if n < 1 or rest:
-            near = 6 * max(n, 1) + 2
-            raise ValueError(f"McDonnellWRN: depth must be 6n+2, got {depth}; the nearest are {near} and {near + 6}")
+        n = blocks_of_depth("McDonnellWRN", depth, 6, 2)
         if widen_factor < 1:
             raise ValueError(f"McDonnellWRN: widen_factor must be at least 1, got {widen_factor}")
         self.in_channels = in_channels
@@ -188,12 +186,12 @@ class McDonnellWRN(nn.Module):
 
 # fmt: off
 def wrn20_10_1bit(*, num_classes: int = 10, in_channels: int = 3) -> McDonnellWRN:
-    """20 layers, ten times as wide, one bit per weight: 26,737,126 parameters, of which 26,737,120 are bits."""
+    """20 layers, ten times as wide, one bit for each weight but six."""
     return McDonnellWRN(depth=20, widen_factor=10, num_classes=num_classes, in_channels=in_channels)
 
 
 def wrn20_10_32bit(*, num_classes: int = 10, in_channels: int = 3) -> McDonnellWRN:
-    """The same network with weights of full precision, the paper's baseline: 26,737,126 parameters."""
+    """The same network with weights of full precision, the paper's baseline."""
     return McDonnellWRN(
         depth=20, widen_factor=10, binary=False, num_classes=num_classes, in_channels=in_channels,
     )

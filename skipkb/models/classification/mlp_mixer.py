@@ -184,7 +184,7 @@ def _init_weights(module: nn.Module) -> None:
 def mixer_b16(
     *, image_size: int = 224, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0
 ) -> Mixer:
-    """Mixer-B/16, Table 1: 59,880,472 parameters."""
+    """Mixer-B/16, Table 1."""
     return Mixer(
         image_size=image_size, patch_size=16, num_layers=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072,
         drop_path_rate=drop_path_rate, num_classes=num_classes, in_channels=in_channels,
@@ -194,7 +194,7 @@ def mixer_b16(
 def mixer_l16(
     *, image_size: int = 224, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0
 ) -> Mixer:
-    """Mixer-L/16, Table 1: 208,196,168 parameters."""
+    """Mixer-L/16, Table 1."""
     return Mixer(
         image_size=image_size, patch_size=16, num_layers=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096,
         drop_path_rate=drop_path_rate, num_classes=num_classes, in_channels=in_channels,

@@ -129,12 +129,12 @@ class NIN(nn.Module):
 
 
 def nin_cifar10(*, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.5) -> NIN:
-    """The network for CIFAR-10: 966,986 parameters."""
+    """The network for CIFAR-10."""
     return NIN(num_classes=num_classes, in_channels=in_channels, dropout=(dropout, dropout))
 
 
 def nin_cifar100(*, num_classes: int = 100, in_channels: int = 3, dropout: float = 0.5) -> NIN:
-    """The network for CIFAR-100, which starts from smaller weights in the first mlpconv: 984,356 parameters."""
+    """The network for CIFAR-100, which starts from smaller weights in the first mlpconv."""
     return NIN(
         initial=(0.001, 0.01, 0.01, *[0.05] * 6), dropout=(dropout, dropout),
         num_classes=num_classes, in_channels=in_channels,
@@ -142,7 +142,7 @@ def nin_cifar100(*, num_classes: int = 100, in_channels: int = 3, dropout: float
 
 
 def nin_svhn(*, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.5) -> NIN:
-    """The network for SVHN, narrower towards the end of each mlpconv: 1,986,026 parameters."""
+    """The network for SVHN, narrower towards the end of each mlpconv."""
     return NIN(
         stages=((128, 96, 64), (320, 256, 128), (384, 256)), kernels=(5, 5, 5), dropout=(dropout, dropout),
         num_classes=num_classes, in_channels=in_channels,
@@ -150,7 +150,7 @@ def nin_svhn(*, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.
 
 
 def nin_mnist(*, num_classes: int = 10, in_channels: int = 1, dropout: float = 0.5) -> NIN:
-    """The network for MNIST, 28 x 28 in one channel: 349,674 parameters."""
+    """The network for MNIST, 28 x 28 in one channel."""
     return NIN(
         stages=((96, 64, 48), (128, 96, 48), (128, 96)), kernels=(5, 5, 5), dropout=(dropout, dropout),
         num_classes=num_classes, in_channels=in_channels,
@@ -158,7 +158,7 @@ def nin_mnist(*, num_classes: int = 10, in_channels: int = 1, dropout: float = 0
 
 
 def nin_imagenet(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5) -> NIN:
-    """Four mlpconv layers for ImageNet at 224 x 224, the Caffe definition: 7,595,176 parameters."""
+    """Four mlpconv layers for ImageNet at 224 x 224, the Caffe definition."""
     return NIN(
         stages=((96, 96, 96), (256, 256, 256), (384, 384, 384), (1024, 1024)),
         kernels=(11, 5, 3, 3),

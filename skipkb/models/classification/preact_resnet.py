@@ -27,9 +27,12 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
+from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
+from skipkb.nn.resnet_trunk import check_stages, stages
 
 __all__ = [
     "BasicUnit", "BottleneckUnit", "PreActResNet", "objective", "preact_resnet110", "preact_resnet164",
@@ -150,11 +153,7 @@ class PreActResNet(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"PreActResNet: {name} must be one of {', '.join(allowed)}, got {value!r}")
-        if len(layers) != len(widths) or not layers or min(*layers, *widths) < 1:
-            raise ValueError(
-                "PreActResNet: layers and widths need one positive number per stage each, "
-                f"got layers={tuple(layers)} and widths={tuple(widths)}"
-            )
+        check_stages("PreActResNet", layers, widths)
         self.in_channels = in_channels
         if stem == "imagenet":
             channels = 64
@@ -166,23 +165,21 @@ class PreActResNet(nn.Module):
             channels = 16
             self.conv1 = conv(in_channels, channels, 3)
             self.stem = nn.Identity()  # the first unit's activation follows, before its paths split
-        self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            stage = nn.Sequential()
-            for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                activate = stem == "cifar" or i > 0 or j > 0
-                if unit == "basic":
-                    stage.append(BasicUnit(channels, width, stride=stride, activate=activate))
-                    channels = width
-                else:
-                    one = BottleneckUnit(channels, width, stride=stride, activate=activate, stride_in=stride_in)
-                    stage.append(one)
-                    channels = width * BottleneckUnit.expansion
+        activate = iter([stem == "cifar", *[True] * sum(layers)])
+
+        def block(in_channels: int, width: int, *, stride: int) -> Unit:
+            if unit == "basic":
+                return BasicUnit(in_channels, width, stride=stride, activate=next(activate))
+            return BottleneckUnit(in_channels, width, stride=stride, activate=next(activate), stride_in=stride_in)
+
+        made, channels = stages(block, layers, widths, channels)
+        self.stages = [f"layer{i}" for i in range(1, len(made) + 1)]
+        for name, stage in zip(self.stages, made, strict=True):
             self.add_module(name, stage)
         self.bn = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
@@ -201,13 +198,6 @@ class PreActResNet(nn.Module):
         return logits
 
 
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
-
-
 def preact_resnet_cifar(
     *, depth: int, bottleneck: bool = True, num_classes: int = 10, in_channels: int = 3
 ) -> PreActResNet:
@@ -216,13 +206,7 @@ def preact_resnet_cifar(
     Raises:
         ValueError: a depth that does not fit.
     """
-    step = 9 if bottleneck else 6
-    n, rest = divmod(depth - 2, step)
-    if n < 1 or rest:
-        near = step * max(n, 1) + 2
-        raise ValueError(
-            f"preact_resnet_cifar: depth must be {step}n+2, got {depth}; the nearest are {near} and {near + step}"
-        )
+    n = blocks_of_depth("preact_resnet_cifar", depth, 9 if bottleneck else 6, 2)
     return PreActResNet(
         unit="bottleneck" if bottleneck else "basic", layers=(n, n, n), widths=(16, 32, 64),
         num_classes=num_classes, in_channels=in_channels,

@@ -34,6 +34,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
+from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
@@ -60,10 +62,15 @@ class Unit(nn.Module):
             self.downsample = nn.AvgPool2d(2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.function(x) + self.shortcut(x)  # the skip
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The input, averaged where the resolution halves, with zeros behind the old channels."""
+        if self.downsample is not None:
+            x = self.downsample(x)
         if self.new_channels:
-            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))  # behind the old channels
-        return self.function(x) + shortcut  # the skip
+            x = F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
+        return x
 
     def function(self, x: Tensor) -> Tensor:
         """The residual function."""
@@ -176,7 +183,8 @@ class PyramidNet(nn.Module):
             self.add_module(name, group)
         self.bn_final = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
@@ -195,13 +203,6 @@ class PyramidNet(nn.Module):
         return logits
 
 
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
-
-
 def pyramidnet_cifar(
     *, depth: int, alpha: float, bottleneck: bool, num_classes: int = 10, in_channels: int = 3
 ) -> PyramidNet:
@@ -210,13 +211,7 @@ def pyramidnet_cifar(
     Raises:
         ValueError: depth is not 6n+2, with bottlenecks 9n+2.
     """
-    step = 9 if bottleneck else 6
-    n, rest = divmod(depth - 2, step)
-    if n < 1 or rest:
-        near = step * max(n, 1) + 2
-        raise ValueError(
-            f"pyramidnet_cifar: depth must be {step}n+2, got {depth}; the nearest are {near} and {near + step}"
-        )
+    n = blocks_of_depth("pyramidnet_cifar", depth, 9 if bottleneck else 6, 2)
     return PyramidNet(
         unit="bottleneck" if bottleneck else "basic", layers=(n, n, n), alpha=alpha,
         num_classes=num_classes, in_channels=in_channels,

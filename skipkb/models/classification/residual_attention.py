@@ -22,13 +22,13 @@ first definitions ended the mask in a tanh; the later ones and the paper have th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.initial_values import he_fan_in
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 
@@ -186,7 +186,8 @@ class ResidualAttentionNet(nn.Module):
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
         self.bn = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_in)  # after He et al. (Section 4.1)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W], 224 x 224 in the paper -> logits [N, num_classes].
@@ -202,21 +203,13 @@ class ResidualAttentionNet(nn.Module):
         return logits
 
 
-def _init_weights(module: nn.Module) -> None:
-    """Zero-mean Gaussians of variance 2 / fan-in, after He et al., as the paper says (Section 4.1)."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()))
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
-
-
 # fmt: off
 def attention56(*, num_classes: int = 1000, in_channels: int = 3) -> ResidualAttentionNet:
-    """One module per stage, a trunk of 56 layers: 31,810,728 parameters."""
+    """One module per stage, a trunk of 56 layers."""
     return ResidualAttentionNet(modules=(1, 1, 1), num_classes=num_classes, in_channels=in_channels)
 
 
 def attention92(*, num_classes: int = 1000, in_channels: int = 3) -> ResidualAttentionNet:
-    """One, two and three modules, a trunk of 92 layers: 52,466,344 parameters."""
+    """One, two and three modules, a trunk of 92 layers."""
     return ResidualAttentionNet(modules=(1, 2, 3), num_classes=num_classes, in_channels=in_channels)
 # fmt: on

@@ -43,6 +43,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
@@ -301,10 +302,7 @@ def resnet_cifar(
     Raises:
         ValueError: depth is not 6n+2 with n >= 1.
     """
-    n, rest = divmod(depth - 2, 6)
-    if n < 1 or rest:
-        near = 6 * max(n, 1) + 2
-        raise ValueError(f"resnet_cifar: depth must be 6n+2, got {depth}; the nearest are {near} and {near + 6}")
+    n = blocks_of_depth("resnet_cifar", depth, 6, 2)
     return ResNet(
         block="basic",
         layers=(n, n, n),

@@ -26,9 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
+from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
+from skipkb.nn.resnet_trunk import stages
 
 __all__ = [
     "ShakeShake", "ShakeShakeBlock", "ShakeShakeNet", "Shortcut", "objective", "shake_shake26_2x32d",
@@ -120,6 +123,8 @@ def branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
 class ShakeShakeBlock(nn.Module):
     """A skip and two branches (Figure 1); arguments of ``shake`` are those of :class:`ShakeShake`."""
 
+    expansion = 1
+
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, shake: ShakeShake) -> None:
         super().__init__()
         self.branch1 = branch(in_channels, out_channels, stride)
@@ -162,10 +167,7 @@ class ShakeShakeNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        n, rest = divmod(depth - 2, 6)
-        if n < 1 or rest:
-            near = 6 * max(n, 1) + 2
-            raise ValueError(f"ShakeShakeNet: depth must be 6n+2, got {depth}; the nearest are {near} and {near + 6}")
+        n = blocks_of_depth("ShakeShakeNet", depth, 6, 2)
         if width < 2 or width % 2:
             raise ValueError(f"ShakeShakeNet: width must be even, as shortcuts join two halves, got {width}")
         if 16 in (2 * width, 4 * width):
@@ -173,18 +175,16 @@ class ShakeShakeNet(nn.Module):
         self.in_channels = in_channels
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        channels, groups = 16, []
-        for i in range(3):
-            group = nn.Sequential()
-            for j in range(n):
-                shake = ShakeShake(forward_shake=forward_shake, backward=backward, level=level)
-                stride = 2 if i > 0 and j == 0 else 1
-                group.append(ShakeShakeBlock(channels, width * 2**i, stride=stride, shake=shake))
-                channels = width * 2**i
-            groups.append(group)
+
+        def block(in_channels: int, out_channels: int, *, stride: int) -> ShakeShakeBlock:
+            shake = ShakeShake(forward_shake=forward_shake, backward=backward, level=level)
+            return ShakeShakeBlock(in_channels, out_channels, stride=stride, shake=shake)
+
+        groups, channels = stages(block, (n, n, n), (width, 2 * width, 4 * width), 16)
         self.layer1, self.layer2, self.layer3 = groups
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
@@ -197,13 +197,6 @@ class ShakeShakeNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(F.relu(x).mean(dim=(2, 3)))
         return logits
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
 
 
 # Table 1: depth 26 and two branches of these widths.

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 
@@ -206,13 +207,7 @@ class ShakeDropPyramidNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        step = 9 if bottleneck else 6
-        n, rest = divmod(depth - 2, step)
-        if n < 1 or rest:
-            near = step * max(n, 1) + 2
-            raise ValueError(
-                f"ShakeDropPyramidNet: depth must be {step}n+2, got {depth}; the nearest are {near} and {near + step}"
-            )
+        n = blocks_of_depth("ShakeDropPyramidNet", depth, 9 if bottleneck else 6, 2)
         if widening < 0:
             raise ValueError(f"ShakeDropPyramidNet: widening must not be negative, got {widening}")
         self.in_channels = in_channels
@@ -259,7 +254,7 @@ def _init_weights(module: nn.Module) -> None:
 def shakedrop_pyramidnet110_a270(
     *, survival: float = 0.5, level: Level = "pixel", num_classes: int = 10, in_channels: int = 3
 ) -> ShakeDropPyramidNet:
-    """PyramidNet-110, widening 270, with ShakeDrop: 28,485,477 parameters."""
+    """PyramidNet-110, widening 270, with ShakeDrop."""
     return ShakeDropPyramidNet(
         depth=110, widening=270, survival=survival, level=level, num_classes=num_classes, in_channels=in_channels,
     )
@@ -268,7 +263,7 @@ def shakedrop_pyramidnet110_a270(
 def shakedrop_pyramidnet272_a200(
     *, survival: float = 0.5, level: Level = "pixel", num_classes: int = 10, in_channels: int = 3
 ) -> ShakeDropPyramidNet:
-    """PyramidNet-272 of bottlenecks, widening 200, with ShakeDrop: 26,210,842 parameters."""
+    """PyramidNet-272 of bottlenecks, widening 200, with ShakeDrop."""
     return ShakeDropPyramidNet(
         depth=272, widening=200, bottleneck=True, survival=survival, level=level, num_classes=num_classes,
         in_channels=in_channels,

@@ -32,9 +32,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
+from skipkb.nn.initial_values import he_fan_in
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
+from skipkb.nn.resnet_trunk import BasicBranch, stages
 
 __all__ = [
     "StochasticBlock", "StochasticDepthNet", "objective", "stochastic_depth110", "stochastic_depth152",
@@ -51,8 +54,8 @@ def survival_probabilities(blocks: int, last: float, decay: Decay = "linear") ->
     return [1 - block / blocks * (1 - last) for block in range(1, blocks + 1)]
 
 
-class StochasticBlock(nn.Module):
-    """Two 3x3 convolutions beside a skip, which are there in some of the mini-batches.
+class StochasticBlock(BasicBranch):
+    """ResNet's two 3x3 convolutions, f of equation 2, which are there in some of the mini-batches, beside a skip.
 
     Args:
         in_channels: channels of the input.
@@ -62,13 +65,8 @@ class StochasticBlock(nn.Module):
     """
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1, survival: float) -> None:
-        super().__init__()
+        super().__init__(in_channels, channels, stride=stride)
         self.survival = survival
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
         self.new_channels = channels - in_channels
         self.pool: nn.Module | None = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else None
 
@@ -92,11 +90,6 @@ class StochasticBlock(nn.Module):
         if self.new_channels:
             x = F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
         return x
-
-    def function(self, x: Tensor) -> Tensor:
-        """f of equation 2."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(x))  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         return f"survival={self.survival:.3f}"
@@ -128,12 +121,7 @@ class StochasticDepthNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        n, rest = divmod(depth - 2, 6)
-        if n < 1 or rest:
-            near = 6 * max(n, 1) + 2
-            raise ValueError(
-                f"StochasticDepthNet: depth must be 6n+2, got {depth}; the nearest are {near} and {near + 6}"
-            )
+        n = blocks_of_depth("StochasticDepthNet", depth, 6, 2)
         if not 0 < survival <= 1:
             raise ValueError(f"StochasticDepthNet: survival must lie in (0, 1], got {survival}")
         if decay not in ("linear", "uniform"):
@@ -141,21 +129,18 @@ class StochasticDepthNet(nn.Module):
         if len(widths) != 3 or widths[0] < 1 or sorted(widths) != list(widths):
             raise ValueError(f"StochasticDepthNet: widths needs three numbers that do not fall, got {tuple(widths)}")
         self.in_channels = in_channels
-        channels = widths[0]
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
         probabilities = iter(survival_probabilities(3 * n, survival, decay))
-        groups = []
-        for i, width in enumerate(widths):
-            group = nn.Sequential()
-            for j in range(n):
-                stride = 2 if i > 0 and j == 0 else 1
-                group.append(StochasticBlock(channels, width, stride=stride, survival=next(probabilities)))
-                channels = width
-            groups.append(group)
+
+        def block(in_channels: int, width: int, *, stride: int) -> StochasticBlock:
+            return StochasticBlock(in_channels, width, stride=stride, survival=next(probabilities))
+
+        groups, channels = stages(block, (n, n, n), widths, widths[0])
         self.layer1, self.layer2, self.layer3 = groups
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_in)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
@@ -168,13 +153,6 @@ class StochasticDepthNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
 
 
 # 110 and 1202 layers for CIFAR, 152 (of ResNet's 6n+2) for SVHN.

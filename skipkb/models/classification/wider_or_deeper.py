@@ -217,7 +217,7 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def wider_resnet38(*, num_classes: int = 1000, in_channels: int = 3) -> WiderResNet:
-    """Model A, halving by pooling: 109,167,912 parameters."""
+    """Model A, halving by pooling."""
     return WiderResNet(num_classes=num_classes, in_channels=in_channels)
 
 
@@ -227,7 +227,7 @@ def wider_resnet38_a1(*, num_classes: int = 1000, in_channels: int = 3) -> Wider
 
 
 def wider_resnet38_a1_fcn(*, num_classes: int = 150, in_channels: int = 3) -> WiderResNet:
-    """Model A1, 2 conv.: scores of 150 classes (ADE20K) for each 8 x 8 pixels: 124,637,142 parameters."""
+    """Model A1, 2 conv.: scores of 150 classes (ADE20K) for each 8 x 8 pixels."""
     return WiderResNet(pools=0, output_stride=8, head="fcn", num_classes=num_classes, in_channels=in_channels)
 
 

@@ -24,13 +24,17 @@ Gaussians of variance 2 / fan-out; their PyTorch functions have variance 2 / fan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.nn.depth import blocks_of_depth
+from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
+from skipkb.nn.resnet_trunk import BottleneckBranch, projection_shortcut, stages
 
 __all__ = [
     "WideBasicBlock", "WideBottleneck", "WideBottleneckNet", "WideResNet", "objective", "wide_resnet50_2", "wrn16_8",
@@ -92,10 +96,7 @@ class WideResNet(nn.Module):
         self, *, depth: int, widen_factor: int, drop_rate: float = 0.0, num_classes: int = 10, in_channels: int = 3
     ) -> None:
         super().__init__()
-        n, rest = divmod(depth - 4, 6)
-        if n < 1 or rest:
-            near = 6 * max(n, 1) + 4
-            raise ValueError(f"WideResNet: depth must be 6n+4, got {depth}; the nearest are {near} and {near + 6}")
+        n = blocks_of_depth("WideResNet", depth, 6, 4)
         if widen_factor < 1 or not 0 <= drop_rate < 1:
             raise ValueError(
                 "WideResNet: widen_factor must be at least 1 and drop_rate in [0, 1), "
@@ -115,7 +116,8 @@ class WideResNet(nn.Module):
         self.group0, self.group1, self.group2 = groups
         self.bn = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
@@ -130,36 +132,24 @@ class WideResNet(nn.Module):
         return logits
 
 
-class WideBottleneck(nn.Module):
-    """ResNet's bottleneck, ReLU behind the addition, with a 3x3 convolution of k times the width."""
+class WideBottleneck(BottleneckBranch):
+    """ResNet's bottleneck, ReLU behind the addition, with a 3x3 convolution of k times the width.
 
-    expansion = 4
+    Args:
+        in_channels: channels of the input.
+        channels: width of ResNet's bottleneck; the output has four times as many.
+        widen_factor: k.
+        stride: 2 in the block that halves the resolution, else 1.
+    """
 
     def __init__(self, in_channels: int, channels: int, *, widen_factor: int, stride: int = 1) -> None:
-        super().__init__()
-        width, out_channels = channels * widen_factor, channels * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+        super().__init__(in_channels, channels, stride=stride, width=channels * widen_factor)
+        self.downsample = projection_shortcut(in_channels, channels * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.relu(self.function(x) + shortcut)  # type: ignore[no-any-return]  # the skip
-
-    def function(self, x: Tensor) -> Tensor:
-        """1x1 to k times ResNet's width, 3x3 there, 1x1 to the unchanged output."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
 
 
 class WideBottleneckNet(nn.Module):
@@ -188,17 +178,12 @@ class WideBottleneckNet(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels, stages = 64, []
-        for i, (count, width) in enumerate(zip(layers, (64, 128, 256, 512), strict=True)):
-            blocks = []
-            for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(WideBottleneck(channels, width, widen_factor=widen_factor, stride=stride))
-                channels = width * WideBottleneck.expansion
-            stages.append(nn.Sequential(*blocks))
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        block = partial(WideBottleneck, widen_factor=widen_factor)
+        made, channels = stages(block, layers, (64, 128, 256, 512), 64)
+        self.layer1, self.layer2, self.layer3, self.layer4 = made
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 224 x 224.
@@ -211,13 +196,6 @@ class WideBottleneckNet(nn.Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
 
 
 # Table 4, for CIFAR; WRN-28-1 is the thin network of the same depth. Table 8, for ImageNet.

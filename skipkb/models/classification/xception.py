@@ -212,5 +212,5 @@ class Xception(nn.Module):
 
 
 def xception(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5, port: bool = False) -> Xception:
-    """Xception: 22,855,952 parameters."""
+    """Xception."""
     return Xception(num_classes=num_classes, in_channels=in_channels, dropout=dropout, port=port)

@@ -254,17 +254,17 @@ class DeformableDeepLab(nn.Module):
 
 # fmt: off
 def deformable_deeplab_r101(*, num_classes: int = 19, in_channels: int = 3) -> DeformableDeepLab:
-    """Deformable DeepLab, ResNet-101, Cityscapes: 44,761,353 parameters."""
+    """Deformable DeepLab, ResNet-101, Cityscapes."""
     return DeformableDeepLab(layers=(3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)
 
 
 def deformable_deeplab_r101_voc(*, num_classes: int = 21, in_channels: int = 3) -> DeformableDeepLab:
-    """Deformable DeepLab, ResNet-101, PASCAL VOC: 44,763,403 parameters."""
+    """Deformable DeepLab, ResNet-101, PASCAL VOC."""
     return DeformableDeepLab(layers=(3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)
 
 
 def deformable_deeplab_r50(*, num_classes: int = 19, in_channels: int = 3) -> DeformableDeepLab:
-    """The same with ResNet-50, which the paper does not have: 25,821,449 parameters."""
+    """The same with ResNet-50, which the paper does not have."""
     return DeformableDeepLab(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
 # fmt: on
 

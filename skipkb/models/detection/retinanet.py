@@ -490,5 +490,5 @@ def retinanet_r101(*, num_classes: int = 80, frozen_bn: bool = True) -> RetinaNe
 
 
 def retinanet_resnet50_fpn(*, num_classes: int = 91, frozen_bn: bool = True, bn_eps: float = 1e-5) -> RetinaNet:
-    """torchvision's network of the same name: 34,014,999 parameters, 53,120 more with trained batch norm."""
+    """torchvision's network of the same name, with frozen batch normalisation or trained."""
     return RetinaNet(num_classes=num_classes, p6_from="P5", frozen_bn=frozen_bn, bn_eps=bn_eps)

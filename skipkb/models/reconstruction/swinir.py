@@ -394,7 +394,7 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def swinir_classical(*, upscale: int = 2, img_size: int = 64) -> SwinIR:
-    """Classical super-resolution x2, x3, x4 or x8 (11,752,487 parameters at x2).
+    """Classical super-resolution x2, x3, x4 or x8.
 
     The official models have img_size 48 where they were trained on DIV2K alone, 64 with Flickr2K.
     """
@@ -402,7 +402,7 @@ def swinir_classical(*, upscale: int = 2, img_size: int = 64) -> SwinIR:
 
 
 def swinir_lightweight(*, upscale: int = 2) -> SwinIR:
-    """Lightweight super-resolution x2, x3 or x4 (910,152 parameters at x2)."""
+    """Lightweight super-resolution x2, x3 or x4."""
     return SwinIR(
         upscale=upscale,
         embed_dim=60,
@@ -427,7 +427,7 @@ def swinir_real_world(*, large: bool = False) -> SwinIR:
 
 
 def swinir_denoise(*, in_chans: int = 3) -> SwinIR:
-    """Denoising of colour (11,504,163 parameters) or grey images."""
+    """Denoising of colour or grey images."""
     return SwinIR(in_chans=in_chans, img_size=128, upscale=1, upsampler="")
 
 

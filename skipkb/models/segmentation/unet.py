@@ -185,7 +185,7 @@ def unet(
     widths: Sequence[int] = (64, 128, 256, 512, 1024),
     dropout: float = 0.5,
 ) -> UNet:
-    """The published network: 31,030,658 parameters, 572 x 572 -> 388 x 388."""
+    """The published network: 572 x 572 -> 388 x 388."""
     return UNet(in_channels=in_channels, num_classes=num_classes, widths=widths, dropout=dropout)
 
 
