@@ -19,6 +19,7 @@ from skipkb.skips.record.calls import tensors_in
 from skipkb.skips.record.capture import DispatchCapture, FunctionCapture, eager
 from skipkb.skips.record.guard import Guard, random_state
 from skipkb.skips.record.inputs import TraceError, prepare
+from skipkb.skips.record.nodes import Trace
 from skipkb.skips.record.places import Frame
 from skipkb.skips.record.recorder import Recorder
 
@@ -60,9 +61,25 @@ def trace_skips(
             return graph
         below, _ = _traced(model, x, "dispatch", values=True)
         if scripted:
-            note = f"Read from aten operators, because TorchScript hides what is inside: {', '.join(scripted[:3])}."
+            note = f"Read from aten operators, because TorchScript hides what is inside{_places(scripted)}."
             return replace(below, notes=(*below.notes, note))
         return below if len(below.lost) < len(graph.lost) else graph
+
+
+def _without_layers(trace: Trace) -> list[str]:
+    """What to say of a network all of whose matrices are kept where fixed ones are."""
+    if trace.layers or not trace.fixed:
+        return []
+    sites = ", ".join(map(str, trace.fixed[:3])) + (", ..." if len(trace.fixed) > 3 else "")
+    return [
+        "No layer with parameters ran. A product with a buffer of floats is taken for a fixed one, such as a blur or a "
+        f"transform: {sites}. If these are weights, make them parameters."
+    ]
+
+
+def _places(paths: list[str]) -> str:
+    named = [path for path in paths if path][:3]
+    return f": {', '.join(named)}" if named else ""
 
 
 def _traced(
@@ -137,7 +154,7 @@ def _run(
         weak=tuple(found.weak),
         multi_branch=tuple(found.multi_branch),
         lost=tuple(lost),
-        notes=tuple(found.notes),
+        notes=(*found.notes, *_without_layers(recorder.trace)),
     )
     return graph, watch.scripted
 

@@ -35,6 +35,9 @@ SUMS: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "in place": in_place,
     "stack": lambda h: torch.stack(h).sum(0),
     "mean": lambda h: torch.stack(h, 1).mean(1),
+    "weighted": lambda h: (torch.ones(5, 1, 1) * torch.stack(h)).sum(0),
+    "einsum": lambda h: torch.einsum("k,kbc->bc", torch.ones(5), torch.stack(h)),
+    "product": lambda h: torch.stack(h, -1) @ torch.ones(5),
 }
 
 

@@ -85,6 +85,10 @@ class Found:
     notes: list[str]
 
 
+_SUMS = {"sum", "mean", "matmul", "mm", "mv", "bmm", "einsum", "tensordot"}
+"""What may add up along an axis."""
+
+
 class Analysis:
     """Runs the rules over one trace."""
 
@@ -316,15 +320,28 @@ class Analysis:
         return [Leaf(pred, number, slot) for pred, slot in zip(node.preds, node.slots, strict=True)]
 
     def _summed_stack(self, number: int) -> int | None:
-        """``torch.stack([...]).sum(0)`` is an addition: the stack behind such a sum."""
+        """``torch.stack([...]).sum(0)`` is an addition, weighted or not, and so is a product over the new axis. This is
+        the stack behind such a sum."""
         node = self.nodes[number]
-        if node.name not in ("sum", "mean") or len(node.preds) != 1:
+        if node.name not in _SUMS:
             return None
-        stack = node.preds[0]
-        before = self.nodes[stack]
-        if before.family is not Family.STACK or not before.merge or len(self.consumers[stack]) != 1:
+        for pred in dict.fromkeys(node.preds):
+            stack = self._stack_behind(pred)
+            if stack is not None and node.total == self.nodes[self.nodes[stack].preds[0]].total:
+                return stack
+        return None
+
+    def _stack_behind(self, number: int) -> int | None:
+        """A stack that is at most weighted and rearranged before it gets to this node, and used for nothing else."""
+        node = self.nodes[number]
+        if len(self.consumers[number]) != 1:
             return None
-        return stack if node.shape == self.nodes[before.preds[0]].shape else None
+        if node.family is Family.STACK:
+            return number if node.merge else None
+        if node.family is not Family.MUL and not (node.family is Family.IDENT and len(node.preds) == 1):
+            return None
+        behind = (self._stack_behind(pred) for pred in dict.fromkeys(node.preds))
+        return next((stack for stack in behind if stack is not None), None)
 
     def _is_part(self, number: int) -> bool:
         """A sum whose only use is another sum belongs to that one; a stack that is summed up, to the sum."""
@@ -332,7 +349,11 @@ class Analysis:
         if len(users) != 1:
             return False
         if self.nodes[number].family is Family.STACK:
-            return self._summed_stack(users[0]) is not None
+            while self.nodes[users[0]].family in (Family.MUL, Family.IDENT) and len(self.consumers[users[0]]) == 1:
+                if self._summed_stack(users[0]) == number:
+                    return True
+                users = self.consumers[users[0]]
+            return self._summed_stack(users[0]) == number
         return self.nodes[number].merge == "add" and self.nodes[users[0]].merge == "add"
 
     def _leaves(self, number: int) -> list[Leaf]:

@@ -51,6 +51,12 @@ class Effects:
         if op.family is Family.ADDMM and 0 in slots and len(slots) > 1:
             return self._biased(node, call, operands, out)
         node.family = family = _meaning(op.family, operands)
+        if (
+            op.family in (Family.MATMUL, Family.CONV)
+            and family in (Family.IDENT, Family.RESAMPLE)
+            and len(call.found) > 1
+        ):
+            self.trace.fixed.append(node.site(self.trace.level))
         distinct = len(set(preds)) > 1
         if family in _WEIGHTED:
             if family is not Family.EMBEDDING or operands.matrix is not None:
@@ -104,7 +110,8 @@ class Effects:
     def _weigh(self, node: Node, operands: Operands) -> None:
         """A weighted layer. The resolution changes with a convolution's stride, and begins where there was none."""
         family, before, after = node.family, self.trace.nodes[node.preds[0]].shape, node.shape
-        node.flags = WEIGHTED
+        fused = any(part in ("relu", "tanh") for part in node.name.split("_"))
+        node.flags = WEIGHTED | (ACTIVATED if fused and family is not Family.RECURRENT else 0)
         node.weight = 2 if family is Family.ATTENTION else 1
         absolute = self.line.add(family, node.frame, operands.matrix, after)
         node.places = node.places or absolute

@@ -67,6 +67,8 @@ class Trace:
     lost: list[Lost] = field(default_factory=list)
     ends: set[int] = field(default_factory=set)
     """Nodes whose values leave the forward, or are read where the data cannot be followed."""
+    fixed: list[Site] = field(default_factory=list)
+    """Products and convolutions with a matrix that is no parameter."""
     level: str = ""
     """``aten.`` where the operations are aten operators."""
 

@@ -100,20 +100,24 @@ for _family, _text in {
     Family.CONV: """conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d conv_tbc convolution
         convolution_overrideable cudnn_convolution cudnn_convolution_transpose mkldnn_convolution deform_conv2d
         slow_conv2d_forward thnn_conv2d slow_conv3d conv_depthwise2d conv_depthwise3d slow_conv_transpose2d
-        slow_conv_dilated2d miopen_convolution nnpack_spatial_convolution cudnn_convolution_relu""",
+        slow_conv_dilated2d miopen_convolution nnpack_spatial_convolution cudnn_convolution_relu conv1d_relu
+        conv2d_relu conv3d_relu conv1d_dynamic conv2d_dynamic conv3d_dynamic""",
     Family.MATMUL: """linear matmul mm bmm mv dot einsum tensordot bilinear inner outer vdot multi_dot chain_matmul
-        trilinear rmatmul ger kron linalg_matmul mkldnn_linear int_mm""",
+        trilinear rmatmul ger kron linalg_matmul mkldnn_linear int_mm linear_dynamic
+        linear_dynamic_fp16 linear_relu linear_relu_dynamic linear_leaky_relu linear_tanh""",
     Family.ADDMM: "addmm baddbmm addbmm addmv addr addmm_activation",
     Family.RECURRENT: """lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell mkldnn_rnn_layer
-        cudnn_rnn miopen_rnn quantized_lstm thnn_fused_lstm_cell thnn_fused_gru_cell""",
+        cudnn_rnn miopen_rnn quantized_lstm quantized_gru quantized_lstm_cell_dynamic
+        quantized_gru_cell_dynamic quantized_rnn_tanh_cell_dynamic quantized_rnn_relu_cell_dynamic thnn_fused_lstm_cell
+        thnn_fused_gru_cell""",
     Family.ATTENTION: "multi_head_attention_forward native_multi_head_attention transformer_encoder_layer_fwd",
     Family.EMBEDDING: "embedding embedding_bag embedding_bag_forward_only embedding_renorm",
     Family.ADD: """add sub iadd isub radd rsub subtract addcmul addcdiv lerp index_add scatter_add scatter_reduce
-        foreach_add logaddexp true_add""",
-    Family.CAT: "cat concat concatenate hstack vstack dstack column_stack row_stack block_diag",
+        foreach_add logaddexp true_add add_relu""",
+    Family.CAT: "cat concat concatenate hstack vstack dstack column_stack row_stack block_diag cat_relu",
     Family.STACK: "stack",
     Family.MUL: """mul imul rmul multiply div idiv rdiv truediv itruediv rtruediv true_divide divide floor_divide
-        hadamard""",
+        hadamard mul_relu""",
     Family.EXTREME: "maximum minimum fmax fmin",
     Family.WRITE: """setitem index_put slice_scatter select_scatter scatter index_copy masked_scatter diagonal_scatter
         as_strided_scatter index_fill index_put_impl put""",

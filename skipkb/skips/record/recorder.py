@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 
 from skipkb.skips.graph import Lost, Site
 from skipkb.skips.record.calls import Call, sides, tensors_in, tensors_of
@@ -64,6 +65,8 @@ class Recorder:
         """An operation has run: ``found`` are its tensors, ``mutated`` those of them it wrote to."""
         outs = [out] if isinstance(out, Tensor) else tensors_of((out,), {}) if isinstance(out, (list, tuple)) else []
         call = Call(op, frame, nth, args, found, mutated, outs)
+        if any(is_wrapped(tensor) and not self.values.known(tensor) for tensor in found):
+            self._wrapped(call)
         if op.family is Family.CONST:
             if not op.name.endswith("_like") and not op.name.startswith("new_"):
                 self.ends(found)
@@ -81,6 +84,13 @@ class Recorder:
                 self._flows(call, operands)
             else:
                 self._derived(call, operands)
+
+    def _wrapped(self, call: Call) -> None:
+        """torch.func hands its function tensors of its own, which the calls of the Python API cannot be traced to."""
+        if not self.trace.lost:
+            self.trace.lost.append(
+                Lost(self._site(call), "inside torch.func (vmap, grad): its tensors come from nowhere")
+            )
 
     def _constant(self, call: Call) -> None:
         """New tensors, or old ones filled, with values that have nothing to do with what went in."""
@@ -119,6 +129,8 @@ class Recorder:
         op, outs = call.op, call.outs
         if self.values.strangers:
             self._report(call)
+        if operands.matrix is None:
+            operands = operands._replace(matrix=_packed(call))
         target = _target(call)
         if target is None and len(outs) == 1 and outs[0] is call.found[operands.data[0][1]] and not call.mutated:
             return  # handed back as it came
@@ -204,6 +216,14 @@ class Recorder:
         for tensor in outs:
             self.values.strangers.discard(id(tensor))
             self.values.give(tensor, node)
+
+
+def _packed(call: Call) -> Matrix | None:
+    """The weight of a quantised layer, which is handed over with its bias in one object."""
+    for value in call.args:
+        if isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
+            return Matrix(frozenset((f"{call.frame.path}.weight".lstrip("."),)), value.unpack()[0].dim())
+    return None
 
 
 def _target(call: Call) -> Tensor | None:

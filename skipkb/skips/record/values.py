@@ -93,9 +93,9 @@ class Values:
                 for item in tensors_of(thing.values() if isinstance(thing, dict) else thing, {}):
                     if not self.known(item):
                         self.put(item, -1, _weight(f"{path}.{name}".lstrip("."), item))
-        for buffer in module._buffers.values():
+        for name, buffer in module._buffers.items():
             if buffer is not None:
-                self.put(buffer, -1)
+                self.put(buffer, -1, _quantised(f"{path}.{name}".lstrip("."), buffer))
         for name, parameter in module._parameters.items():
             if parameter is not None and not self._names(parameter):
                 self.put(parameter, -1, frozenset((f"{path}.{name}" if path else name,)))
@@ -212,6 +212,14 @@ class Values:
     def _hold(self, tensor: Tensor, storage: int) -> None:
         if storage >= 0 and storage not in self._held:
             self._held[storage] = StorageWeakRef(tensor.untyped_storage())
+
+
+_SHORT = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def _quantised(name: str, buffer: Tensor) -> frozenset[str]:
+    """A matrix of short numbers is a weight to be scaled; one of floats is fixed, such as a blur or a transform."""
+    return frozenset((name,)) if buffer.dtype in _SHORT and buffer.dim() >= 2 else NOTHING
 
 
 def _weight(name: str, tensor: Tensor) -> frozenset[str]:
