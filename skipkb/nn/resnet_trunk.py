@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skipkb.nn.input_check import check_pictures
 
-__all__ = ["BasicBranch", "BottleneckBranch", "ResNetTrunk", "Stem", "check_stages", "projection_shortcut", "stages"]
+__all__ = ["BasicBranch", "Block", "BottleneckBranch", "ResNetTrunk", "Stem", "check_stages", "projection_shortcut", "stages"]
 
 Stem = Literal["imagenet", "caffe", "cifar", "deep"]
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,9 +39,10 @@ from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 from skipkb.nn.published import published
+from skipkb.nn.resnet_trunk import Block
 
 __all__ = [
-    "BasicUnit", "BottleneckUnit", "PyramidNet", "objective", "pyramid_widths", "pyramidnet110_a48",
+    "BasicUnit", "BottleneckUnit", "PyramidNet", "objective", "pyramid", "pyramid_widths", "pyramidnet110_a48",
     "pyramidnet110_a84", "pyramidnet110_a270", "pyramidnet164_a270", "pyramidnet200_a300", "pyramidnet272_a200",
 ]  # fmt: skip
 
@@ -62,7 +63,8 @@ class Unit(nn.Module):
             self.downsample = nn.AvgPool2d(2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x) + self.shortcut(x)  # the skip
+        shortcut = self.shortcut(x)
+        return self.function(x) + shortcut  # the skip
 
     def shortcut(self, x: Tensor) -> Tensor:
         """The input, averaged where the resolution halves, with zeros behind the old channels."""
@@ -126,6 +128,31 @@ class BottleneckUnit(Unit):
         return self.bn4(x)  # type: ignore[no-any-return]
 
 
+def pyramid(unit: Block, layers: Sequence[int], alpha: float, start: int) -> tuple[list[nn.Sequential], int]:
+    """Groups of units that widen by equation 2; the resolution halves between groups.
+
+    Args:
+        unit: makes a unit, called as ``unit(in_channels, width, stride=stride)``.
+        layers: units per group.
+        alpha: channels that all units together add to the width.
+        start: channels in front of the first unit, D_0.
+
+    Returns:
+        The groups, and the channels behind the last one.
+    """
+    widths = iter(pyramid_widths(sum(layers), alpha, start))
+    groups, channels = [], start
+    for i, count in enumerate(layers):
+        group = nn.Sequential()
+        for j in range(count):
+            width = next(widths)
+            one: Any = unit(channels, width, stride=2 if i > 0 and j == 0 else 1)
+            channels = width * one.expansion
+            group.append(one)
+        groups.append(group)
+    return groups, channels
+
+
 class PyramidNet(nn.Module):
     """Stem, units of growing width, normalisation, ReLU, global average, linear classifier (Table 1).
 
@@ -171,15 +198,10 @@ class PyramidNet(nn.Module):
             self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
             self.bn1 = nn.BatchNorm2d(channels)  # without ReLU
             self.stem = nn.Identity()
-        self.groups = [f"layer{i}" for i in range(1, len(layers) + 1)]
-        widths = iter(pyramid_widths(sum(layers), alpha, channels))
         kind = BasicUnit if unit == "basic" else BottleneckUnit
-        for i, (name, count) in enumerate(zip(self.groups, layers, strict=True)):
-            group = nn.Sequential()
-            for j in range(count):
-                width = next(widths)
-                group.append(kind(channels, width, stride=2 if i > 0 and j == 0 else 1))
-                channels = width * kind.expansion
+        made, channels = pyramid(kind, layers, alpha, channels)
+        self.groups = [f"layer{i}" for i in range(1, len(made) + 1)]
+        for name, group in zip(self.groups, made, strict=True):
             self.add_module(name, group)
         self.bn_final = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)

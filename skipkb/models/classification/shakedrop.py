@@ -25,14 +25,15 @@ be exchanged.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipkb.models.classification import pyramidnet
 from skipkb.nn.depth import blocks_of_depth
+from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
 
@@ -114,67 +115,30 @@ class ShakeDrop(nn.Module):
         return f"survival={self.survival:.3f}, alpha={self.alpha}, beta={self.beta}, level={self.level!r}"
 
 
-class Unit(nn.Module):
+class Unit(pyramidnet.Unit):
     """PyramidNet's skip beside a shaken branch: [N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)], C' >= C."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shake: ShakeDrop) -> None:
-        super().__init__()
-        self.new_channels = out_channels - in_channels
-        self.downsample: nn.Module | None = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else None
-        self.shake = shake
+    shake: ShakeDrop
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        if self.new_channels:
-            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))  # behind the old channels
-        return shortcut + self.shake(self.function(x))  # type: ignore[no-any-return]
-
-    def function(self, x: Tensor) -> Tensor:
-        """The residual function, which ends in a batch normalisation."""
-        raise NotImplementedError
+        shortcut = self.shortcut(x)
+        return shortcut + self.shake(self.function(x))  # type: ignore[no-any-return]  # the skip
 
 
-class BasicUnit(Unit):
-    """Two 3x3 convolutions, with a normalisation in front of, between and behind them and one ReLU."""
-
-    expansion = 1
+class BasicUnit(Unit, pyramidnet.BasicUnit):
+    """PyramidNet's unit of two 3x3 convolutions, with ShakeDrop behind its last normalisation."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shake: ShakeDrop) -> None:
-        super().__init__(in_channels, channels, stride, shake)
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels)
-
-    def function(self, x: Tensor) -> Tensor:
-        x = self.conv1(self.bn1(x))  # no ReLU here
-        x = self.conv2(self.relu(self.bn2(x)))
-        return self.bn3(x)  # type: ignore[no-any-return]
+        super().__init__(in_channels, channels, stride=stride)
+        self.shake = shake
 
 
-class BottleneckUnit(Unit):
-    """1x1, 3x3 and 1x1 to four times the width."""
-
-    expansion = 4
+class BottleneckUnit(Unit, pyramidnet.BottleneckUnit):
+    """PyramidNet's unit of 1x1, 3x3 and 1x1 convolution, with ShakeDrop behind its last normalisation."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shake: ShakeDrop) -> None:
-        super().__init__(in_channels, channels * self.expansion, stride, shake)
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
-        self.bn4 = nn.BatchNorm2d(channels * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
-
-    def function(self, x: Tensor) -> Tensor:
-        x = self.conv1(self.bn1(x))  # no ReLU here
-        x = self.conv2(self.relu(self.bn2(x)))
-        x = self.conv3(self.relu(self.bn3(x)))
-        return self.bn4(x)  # type: ignore[no-any-return]
+        super().__init__(in_channels, channels, stride=stride)
+        self.shake = shake
 
 
 class ShakeDropPyramidNet(nn.Module):
@@ -211,24 +175,21 @@ class ShakeDropPyramidNet(nn.Module):
         if widening < 0:
             raise ValueError(f"ShakeDropPyramidNet: widening must not be negative, got {widening}")
         self.in_channels = in_channels
-        channels = 16
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)  # without ReLU
-        probabilities = survival_probabilities(3 * n, survival)
-        kind = BottleneckUnit if bottleneck else BasicUnit
-        groups: list[nn.Sequential] = []
-        for k, p in enumerate(probabilities):
-            if k % n == 0:
-                groups.append(nn.Sequential())
-            width = math.floor(16 + (k + 1) * widening / (3 * n) + 0.5)  # rounded by itself, as in PyramidNet
-            stride = 2 if k in (n, 2 * n) else 1
-            shake = ShakeDrop(survival=p, alpha=alpha, beta=beta, level=level)
-            groups[-1].append(kind(channels, width, stride=stride, shake=shake))
-            channels = width * kind.expansion
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)  # without ReLU
+        probabilities = iter(survival_probabilities(3 * n, survival))
+
+        def unit(in_channels: int, width: int, *, stride: int) -> nn.Module:
+            shake = ShakeDrop(survival=next(probabilities), alpha=alpha, beta=beta, level=level)
+            kind = BottleneckUnit if bottleneck else BasicUnit
+            return kind(in_channels, width, stride=stride, shake=shake)
+
+        groups, channels = pyramidnet.pyramid(unit, (n, n, n), widening, 16)
         self.layer1, self.layer2, self.layer3 = groups
         self.bn_final = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(_init_weights)
+        self.apply(he_fan_out)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes]. Any H and W; the paper has 32 x 32.
@@ -241,13 +202,6 @@ class ShakeDropPyramidNet(nn.Module):
         x = F.relu(self.bn_final(x), inplace=True)
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
 
 
 # fmt: off
