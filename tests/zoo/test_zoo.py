@@ -23,11 +23,6 @@ SLOWEST = 20.0
 """Times its own forward that a trace may take."""
 
 
-DISAGREE = ("tv:mvit_v1_b", "tv:mvit_v2_s")
-"""Where the captures still differ: a class token that is cut off in front of a pooling and put back behind it is a
-partial skip for the calls of the Python API alone. Partial skips are in no count."""
-
-
 def facts(graph: SkipGraph) -> Counter[tuple[Any, ...]]:
     """What both captures must say: where, what kind, around how much."""
     return Counter(
@@ -42,13 +37,7 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(name in DISAGREE, reason="see DISAGREE", strict=True))
-        for name in models.names()
-    ],
-)
+@pytest.mark.parametrize("name", models.names())
 def test_captures_agree(name: str, record_property: Callable[[str, object], None]) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)

@@ -59,9 +59,24 @@ def _is_crop(number: int, nodes: list[Node], consumers: list[list[int]]) -> bool
         )
     spatial = layout.spatial
     if spatial is None:
+        if _is_piece(number, nodes, consumers):
+            return False
         dims = len(node.shape)
         spatial = frozenset(axis for axis in range(1, dims) if axis != layout.channels) if dims >= 4 else frozenset()
     return spatial.issuperset(node.cut)
+
+
+def _is_piece(number: int, nodes: list[Node], consumers: list[list[int]]) -> bool:
+    """One of several slices that make up the whole, such as the class token and the others: the aten operators of a
+    split."""
+    node = nodes[number]
+    base = nodes[node.preds[0]]
+    users = (nodes[k] for k in consumers[node.preds[0]])
+    beside = [other for other in users if other.family is Family.SLICE and other.cut == node.cut]
+    if len(beside) < 2 or len(node.cut) != 1 or len(base.shape) != len(node.shape):
+        return False
+    (axis,) = node.cut
+    return sum(other.shape[axis] for other in beside) == base.shape[axis]
 
 
 def _looks_like_one(number: int, nodes: list[Node], consumers: list[list[int]]) -> bool:
