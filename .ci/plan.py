@@ -35,7 +35,7 @@ TURNS = 10
 ZOO = "zoo"
 """The sweep over timm and torchvision: chosen like an entry, though it is none."""
 SHARED = ("constraints.txt", "tests/conftest.py", "tests/models/conftest.py", "tests/parity/conftest.py",
-          "tests/parity/compare.py", "tests/golden/test_golden.py")  # fmt: skip
+          "tests/parity/compare.py", "tests/parity/test_peers.py", "tests/golden/test_golden.py")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ def digests(part: str = "all", shard: str = "1/1") -> dict[str, str]:
 
 def _digest(work: Work) -> str:
     files = [ROOT / "tests" / folder / f"test_{work.key}.py" for folder in ("models", "parity")]
-    files.append(ROOT / "notebooks" / work.folder / f"{work.key}.ipynb")
-    return _hash(key_of(work, installed_torch()).digest, *_bytes(files), *_shared())
+    files += [ROOT / "tests" / "parity" / f"{work.key}.py", ROOT / "notebooks" / work.folder / f"{work.key}.ipynb"]
+    peers = json.dumps([peer.model_dump(mode="json") for peer in work.peers])
+    return _hash(key_of(work, installed_torch()).digest, peers, *_bytes(files), *_shared())
 
 
 def _shared() -> list[bytes]:

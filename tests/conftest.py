@@ -27,9 +27,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def entry_of(item: pytest.Item) -> str | None:
-    """The entry that a test is about: by its file in models/ and parity/, by its record in golden/."""
+    """The entry that a test is about: by its file in models/ and parity/, its peer there, its record in golden/."""
     folder, name = item.path.parent.name, item.path.stem.removeprefix("test_")
     if folder in ("models", "parity") and any(CATALOGUE.glob(f"*/{name}.yaml")):
         return name
     call = getattr(item, "callspec", None)
-    return call.params["record"].key if call and folder == "golden" and "record" in call.params else None
+    subject = call.params.get({"golden": "record", "parity": "pair"}.get(folder, "")) if call else None
+    return subject.key if subject else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,16 +111,28 @@ def test_tests_and_notebook_are_part_of_it(plan: ModuleType, file: str, monkeypa
     assert plan.digests()["unet"] != before
 
 
+def test_a_peer_is_part_of_its_entry_alone(plan: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, catalogue = plan.digests(), plan.load()
+    (peer, *others) = catalogue.entries["senet"].peers
+    work = catalogue.entries["senet"].model_copy(update={"peers": [peer.model_copy(update={"parameters": 1}), *others]})
+    changed = dataclasses.replace(catalogue, entries={**catalogue.entries, "senet": work})
+    monkeypatch.setattr(plan, "load", lambda: changed)
+    after = plan.digests()
+    assert {key for key in before if before[key] != after[key]} == {"senet"}
+
+
 def test_the_tests_of_other_entries_are_left_out(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/models/test_unet.py",
-         "tests/models/test_senet.py", "tests/golden", "tests/test_ci_plan.py"],
+         "tests/models/test_senet.py", "tests/parity", "tests/golden", "tests/test_ci_plan.py"],
         cwd=ROOT, env={**os.environ, "SKIPKB_ENTRIES": "senet"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "tests/models/test_senet.py::" in done.stdout
     assert "tests/models/test_unet.py::" not in done.stdout
     assert "tests/test_ci_plan.py::" in done.stdout
+    peers = re.findall(r"test_peer\[(\w+)-", done.stdout)
+    assert set(peers) == {"senet"}
     records = [line for line in done.stdout.splitlines() if "computes_what_the_released_one_did" in line]
     assert len(records) == 1
     assert "senet" in records[0]

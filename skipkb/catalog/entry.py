@@ -36,6 +36,7 @@ Kind = Literal["method", "regulariser", "theory", "precursor", "application"]
 Theme = Literal["IV.A", "IV.B", "IV.C", "IV.D", "IV.E"]
 Explanation = Literal["V.A", "V.B", "V.C", "V.D", "V.E"]
 RelationType = Literal["extends", "uses", "explains"]
+Compared = Literal["as built", "difference undone", "names and shapes"]
 Checked = Literal["paper", "repository", "documentation", "counted", "survey", "unverified"]
 
 
@@ -77,6 +78,17 @@ Task = Annotated[
 ]
 Licence = Annotated[str, AfterValidator(_licence)]
 Shape = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=6)]
+
+
+def _substitution(value: list[str]) -> list[str]:
+    try:
+        re.sub(value[0], value[1], "")
+    except re.error as error:
+        raise ValueError(f"no regular expression and replacement: {error}") from None
+    return value
+
+
+Substitution = Annotated[list[str], Field(min_length=2, max_length=2), AfterValidator(_substitution)]
 
 
 class Model(BaseModel):
@@ -345,15 +357,54 @@ class Result(Model):
 
 
 class Peer(Model):
-    """The same architecture in another library."""
+    """The same architecture in another library: shown on the page, compared by a test, timed by a benchmark."""
 
     package: Line
     version: Line
-    constructor: Line
+    constructor: Line | None = None
+    """How that library builds it, as text; left out where `build` says it."""
+    build: ImportPath | None = None
+    """Function or class that builds it, as package.module:function, without trained weights."""
+    kwargs: dict[str, JsonValue] = {}
+    """Keyword arguments for it."""
     parameters: Annotated[int, Field(ge=0)]
     difference: Line
     """"none", or why the counts or the network differ."""
+    variant: Key | None = None
+    """The variant of this entry that it is beside."""
+    variant_kwargs: dict[str, JsonValue] = {}
+    """Further arguments of ours, where its default is not their network."""
+    compared: Compared | None = None
+    """How tests/parity/test_peers.py compares it; left out where it does not. `as built`: with the same weights it
+    gives the same outputs and gradients. `difference undone`: so it does after `undo` of tests/parity/KEY.py. `names
+    and shapes`: its tensors are ours, and more would take too long."""
+    names: Literal["in order"] | list[Substitution] = []
+    """Their names of tensors in ours: regular expressions and replacements, applied one after the other, or
+    `in order` where the same tensors come in the same order. Left out where the names are the same."""
+    input: Shape | None = None
+    """Pictures to compare with, where 2 of 64 x 64 are too large or do not fit."""
+    timed: Annotated[int, Field(ge=1)] | None = None
+    """With how many pictures of the variant's size benchmarks/models.py times both; left out where it does not."""
     source: Source
+
+    @model_validator(mode="after")
+    def _complete(self) -> Peer:
+        if (self.constructor is None) == (self.build is None):
+            raise ValueError("say how it is built: either `build` with `kwargs`, or `constructor` as text")
+        if (self.compared or self.timed) and not (self.build and self.variant):
+            raise ValueError("what is compared or timed needs `build` and `variant`")
+        if (self.names or self.input) and not self.compared:
+            raise ValueError("`names` and `input` are for a peer that is compared")
+        return self
+
+    @property
+    def call(self) -> str:
+        """How it is built, as text: ``torchvision.models.resnet18()``."""
+        if self.build is None:
+            return self.constructor or ""
+        return (
+            f"{self.build.replace(':', '.')}({', '.join(f'{name}={value!r}' for name, value in self.kwargs.items())})"
+        )
 
 
 class Deviation(Model):

@@ -228,6 +228,11 @@ def _check_implementation(work: Work, document: Document, problems: list[Problem
     for path, test in _test_paths(work):
         if reason := missing_test(test):
             problems.append(document.problem(path, reason))
+    variants = {variant.name for variant in work.variants}
+    for index, peer in enumerate(work.peers):
+        if peer.variant and peer.variant not in variants:
+            message = f"{peer.variant!r} is no variant of this entry"
+            problems.append(document.problem(("peers", index, "variant"), message))
     own = f"{PACKAGE.name}.models.{work.folder}.{work.key}:"
     if any(variant.build.startswith(own) for variant in work.variants):
         problems += [document.problem(("variants",), reason) for reason in _missing_files(work)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from skipkb.catalog.entry import Variant, Work
+from skipkb.catalog.entry import Compared, Peer, Variant, Work
 from skipkb.catalog.loading import Catalogue
 from skipkb.catalog.paths import PACKAGE
 from skipkb.evidence.counts import Counts, read_counts, refresh_command
@@ -284,17 +284,35 @@ def _code(work: Work) -> str:
     )
 
 
+_COMPARED: dict[Compared, tuple[str, str]] = {
+    "as built": ("same outputs and gradients as", ""),
+    "difference undone": ("same outputs and gradients as", " once the difference is undone"),
+    "names and shapes": ("the same tensors as", ""),
+}
+
+
 def _peers(work: Work) -> str:
     rows = [
         [
             escape(f"{p.package} {p.version}"),
-            f"<code>{escape(p.constructor)}</code>",
+            f"<code>{escape(p.call)}</code>",
             number_cell(p.parameters),
+            _compared(p),
             f"{escape(p.difference)} {source_mark(p.source)}",
         ]
         for p in work.peers
     ]
-    return table(("Library", "Constructor", "Parameters", "Difference"), rows, caption="Peers") if rows else ""
+    headers = ("Library", "Constructor", "Parameters", "Compared with ours", "Difference")
+    return table(headers, rows, caption="Peers") if rows else ""
+
+
+def _compared(peer: Peer) -> str:
+    if not peer.compared:
+        return "not compared"
+    same, after = _COMPARED[peer.compared]
+    options = ", ".join(f"{name}={value!r}" for name, value in peer.variant_kwargs.items())
+    ours = f"{peer.variant}({options})" if options else peer.variant
+    return f"{same} <code>{escape(ours or '')}</code>{after}, compared by a test"
 
 
 def _results(work: Work) -> str:

@@ -59,15 +59,13 @@ def test_trainable_batch_norm_has_the_very_same_state_dict(peer: nn.Module) -> N
     with torch.device("meta"):
         model = retinanet_resnet50_fpn(frozen_bn=False)
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in peer.state_dict().items()}
-    count = sum(p.numel() for p in model.parameters())
-    assert count == sum(p.numel() for p in peer.parameters()) == 34_068_119
 
 
 def test_published_count_is_the_one_with_frozen_batch_norm() -> None:
     with torch.device("meta"):
         count = sum(p.numel() for p in retinanet_resnet50_fpn().parameters())
     weights = torchvision.models.detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1
-    assert count == weights.meta["num_params"] == 34_014_999
+    assert count == weights.meta["num_params"]
 
 
 def test_weights_load_back(peer: nn.Module, ours: RetinaNet) -> None:

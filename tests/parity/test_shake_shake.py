@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from skipkb.models.classification import shake_shake
-from tests.parity.compare import difference, in_order, scramble
+from tests.parity.compare import difference, load, renamed, scramble
 
 
 def test_blocks() -> None:
@@ -18,7 +18,7 @@ def test_blocks() -> None:
     model = provider.get_model("shakeshakeresnet26_2x32d_cifar10", pretrained=False)
     scramble(model)
     ours = shake_shake.shake_shake26_2x32d()
-    ours.load_state_dict(in_order(ours, model.state_dict()), strict=True)
+    load(ours, model, renamed(model.state_dict(), "in order", ours.state_dict()))
     ours.eval()
     model.eval()
     mine = [block for group in (ours.layer1, ours.layer2, ours.layer3) for block in group]

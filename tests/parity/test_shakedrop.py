@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,31 +11,18 @@ from torch import nn
 
 from skipkb.models.classification import shakedrop
 from skipkb.models.classification.shakedrop import ShakeDrop, Unit
-from tests.parity.compare import difference, in_order, same_runs, scramble
-
-
-def test_the_network_without_shaking_is_pytorchcvs_pyramidnet() -> None:
-    """The same weights; with p_L = 1 no block is ever shaken."""
-    provider: Any = pytest.importorskip("pytorchcv.model_provider")
-    model: nn.Module = provider.get_model("pyramidnet272_a200_bn_cifar10", pretrained=False)
-    model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has a fixed size
-    scramble(model)
-    with torch.device("meta"):
-        ours = shakedrop.shakedrop_pyramidnet272_a200(survival=1.0)
-    ours.load_state_dict(in_order(ours, model.state_dict()), strict=True, assign=True)
-    same_runs(ours, model, torch.randn(2, 3, 8, 8))
+from tests.parity.compare import difference, load, of_any_size, renamed, scramble
 
 
 def test_at_test_time_it_is_pytorchcvs_pyramidnet_with_weaker_branches() -> None:
     """p_l on a branch is p_l on scale and shift of its last normalisation."""
     provider: Any = pytest.importorskip("pytorchcv.model_provider")
     model: nn.Module = provider.get_model("pyramidnet110_a270_cifar10", pretrained=False)
-    model.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    of_any_size(model)
     scramble(model)
     with torch.device("meta"):
         ours = shakedrop.shakedrop_pyramidnet110_a270()
-    state = {key: value.clone() for key, value in in_order(ours, model.state_dict()).items()}
-    ours.load_state_dict(state, strict=True, assign=True)
+    load(ours, copy.deepcopy(model), renamed(model.state_dict(), "in order", ours.state_dict()))
     stages: Any = (model.features.stage1, model.features.stage2, model.features.stage3)
     units = [unit for stage in stages for unit in stage]
     mine = [unit for unit in ours.modules() if isinstance(unit, Unit)]

@@ -349,8 +349,12 @@ def test_repositories_with_their_role_and_licence(alpha: str, beta: str, gamma: 
 
 def test_peers_and_results(alpha: str, gamma: str) -> None:
     assert tables(alpha)["Peers"] == [
-        ["Library", "Constructor", "Parameters", "Difference"],
-        ["somelib 0.3.1", "alphanet(20)", "1,234,599", "32 more biases. (+counted)"],
+        ["Library", "Constructor", "Parameters", "Compared with ours", "Difference"],
+        ["somelib 0.3.1", "alphanet(20)", "1,234,599", "not compared", "32 more biases. (+counted)"],
+        [
+            *("otherlib 1.0", "otherlib.nets.alpha(depth=20)", "1,234,567"),
+            *("same outputs and gradients as alpha20(port=True), compared by a test", "none (+counted)"),
+        ],
     ]
     header = ["Data set", "Metric", "Value", "Configuration", "Source"]
     assert tables(alpha)["As printed"] == [

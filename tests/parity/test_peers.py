@@ -1,0 +1,84 @@
+"""Every peer that an entry declares as compared: the same weights, the same outputs and gradients.
+
+The entry says which model of ours it equals and how its tensors are called (``peers``). Where a difference has to be
+undone first, ``undo`` of ``tests/parity/KEY.py`` does it; tests that belong to one entry are in ``test_KEY.py``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+import skipkb
+from skipkb.catalog.entry import Peer
+from skipkb.catalog.imports import resolve
+from skipkb.catalog.loading import load as load_catalogue
+from tests.parity.compare import load, of_any_size, on_meta, renamed, same_runs, scramble
+
+
+class Pair(NamedTuple):
+    """A peer and the key of its entry."""
+
+    key: str
+    peer: Peer
+
+    def __str__(self) -> str:
+        options = "-".join(str(value) for value in self.peer.kwargs.values() if isinstance(value, str | float))
+        name = (self.peer.build or "").rpartition(":")[2]
+        return f"{self.key}-{self.peer.variant}-{self.peer.package}-{name}-{options}".rstrip("-")
+
+
+PAIRS = [Pair(key, peer) for key, work in load_catalogue().entries.items() for peer in work.peers if peer.build]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+def test_peer(pair: Pair) -> None:
+    peer, build = pair.peer, pair.peer.build
+    assert build
+    package = build.partition(":")[0].partition(".")[0]
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+
+    theirs = on_meta(lambda: resolve(build)(**peer.kwargs))
+    assert sum(p.numel() for p in theirs.parameters()) == peer.parameters
+    if peer.compared is None:
+        return
+    code: Any = import_module(f"tests.parity.{pair.key}") if peer.compared == "difference undone" else None
+    if package == "pytorchcv":
+        of_any_size(theirs)
+    if code:
+        code.undo(theirs)
+    ours = on_meta(lambda: skipkb.create_model(peer.variant or "", **peer.variant_kwargs))
+    if hasattr(code, "our_name"):
+        names = {name: code.our_name(name) for name in theirs.state_dict()}
+    else:
+        names = renamed(theirs.state_dict(), peer.names, ours.state_dict())
+    if peer.compared == "names and shapes":
+        wanted = {names[name]: (value.shape, value.dtype) for name, value in theirs.state_dict().items()}
+        assert {name: (value.shape, value.dtype) for name, value in ours.state_dict().items()} == wanted
+        return
+    scramble(theirs)
+    load(ours, theirs.double(), names)
+    same_runs(ours, theirs, torch.randn(peer.input or (2, 3, 64, 64)), names)
+
+
+def test_a_weight_of_theirs_that_ours_lacks_is_refused() -> None:
+    ours, theirs = nn.Sequential(nn.Linear(2, 2, bias=False)), nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match="Unexpected"):
+        load(ours, theirs, renamed(theirs.state_dict(), [], ours.state_dict()))
+
+
+def test_in_order_takes_the_projection_last() -> None:
+    theirs = ["stem.conv", "unit1.identity_conv.conv", "unit1.body.conv", "output"]
+    ours = ["conv1", "layer1.0.conv1", "layer1.0.downsample.0", "fc"]
+    assert renamed(theirs, "in order", ours) == {
+        "stem.conv": "conv1",
+        "unit1.body.conv": "layer1.0.conv1",
+        "unit1.identity_conv.conv": "layer1.0.downsample.0",
+        "output": "fc",
+    }
