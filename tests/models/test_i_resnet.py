@@ -16,16 +16,13 @@ def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "blocks", "parameters"), [("i_resnet64", 7, 4_873_178), ("i_resnet164", 18, 12_526_186)]
-)
-def test_parameters_are_exact(name: str, blocks: int, parameters: int) -> None:
+@pytest.mark.parametrize(("name", "blocks"), [("i_resnet64", 7), ("i_resnet164", 18)])
+def test_size_by_hand(name: str, blocks: int) -> None:
     with torch.device("meta"):
         model = getattr(i_resnet, name)()
-    assert size(model) == parameters
     # per block 18wc + c^2 + 2c + 3w with widths w (16, 64, 256) and channels c between the convolutions
     stages = [18 * w * c + c * c + 2 * c + 3 * w for w, c in ((16, 32), (64, 64), (256, 128))]
-    assert parameters == blocks * sum(stages) + 2 * 256 + (256 + 1) * 10
+    assert size(model) == blocks * sum(stages) + 2 * 256 + (256 + 1) * 10
 
 
 def small(*, coeff: float = 0.9, scale: float = 3.0) -> i_resnet.IResNet:

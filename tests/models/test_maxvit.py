@@ -1,4 +1,4 @@
-"""MaxViT: exact sizes, two partitions that invert, and a block that sees the whole map through both."""
+"""MaxViT: two partitions that invert, and a block that sees the whole map through both."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from torch.nn import functional as F
 from skipkb.models.classification import maxvit
 
 
-def size(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "blocks"),
-    [("maxvit_tiny", 30_916_528, 11), ("maxvit_small", 68_927_956, 11), ("maxvit_base", 119_467_708, 24)],
-)
-def test_parameters_are_exact(name: str, parameters: int, blocks: int) -> None:
+@pytest.mark.parametrize(("name", "blocks"), [("maxvit_tiny", 11), ("maxvit_small", 11), ("maxvit_base", 24)])
+def test_number_of_blocks(name: str, blocks: int) -> None:
     with torch.device("meta"):
         model = getattr(maxvit, name)()
-    assert size(model) == parameters
     assert sum(isinstance(m, maxvit.MaxViTBlock) for m in model.modules()) == blocks
 
 

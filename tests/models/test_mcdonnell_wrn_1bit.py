@@ -1,4 +1,4 @@
-"""1-bit WRN: exact size, two values per layer in the forward pass, float weights in training, skips without weights."""
+"""1-bit WRN: two values per layer in the forward pass, float weights in training, skips without weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def small(**change: Any) -> one_bit.McDonnellWRN:
     return one_bit.McDonnellWRN(**({"depth": 8, "widen_factor": 1} | change))
 
 
-def test_parameters_are_exact() -> None:
+def test_size_by_hand() -> None:
     """By hand: the first convolution, 18 of the groups, the classifier, and scale and offset of the picture."""
     groups = 6 * 160**2 * 9 + (160 * 320 + 5 * 320**2) * 9 + (320 * 640 + 5 * 640**2) * 9
     bits = 3 * 160 * 9 + groups + 640 * 10
     for build in (one_bit.wrn20_10_1bit, one_bit.wrn20_10_32bit):
         with torch.device("meta"):
             model = build()
-        assert sum(p.numel() for p in model.parameters()) == bits + 6 == 26_737_126
+        assert sum(p.numel() for p in model.parameters()) == bits + 6
 
 
 def test_forward_uses_two_values_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:

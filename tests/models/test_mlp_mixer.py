@@ -1,4 +1,4 @@
-"""MLP-Mixer: exact sizes, and which of its two MLPs knows where a patch is."""
+"""MLP-Mixer: which of its two MLPs knows where a patch is."""
 
 from __future__ import annotations
 
@@ -32,12 +32,6 @@ def shuffled(x: Tensor, order: Tensor, patch: int) -> Tensor:
     patches = x.view(n, c, h // patch, patch, w // patch, patch).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     patches = patches[:, order].view(n, h // patch, w // patch, c, patch, patch)
     return patches.permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
-
-
-@pytest.mark.parametrize(("name", "parameters"), [("mixer_b16", 59_880_472), ("mixer_l16", 208_196_168)])
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert size(getattr(mlp_mixer, name)()) == parameters
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""MobileNetV2: sizes, where the skips are, and that nothing activates the narrow ends."""
+"""MobileNetV2: where the skips are, and that nothing activates the narrow ends."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ from skipkb.models.classification import mobilenet_v2
 
 def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [("mobilenet_v2", 3_504_872), ("mobilenet_v2_050", 1_968_680), ("mobilenet_v2_140", 6_108_776)],
-)
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert size(getattr(mobilenet_v2, name)()) == parameters
 
 
 def blocks(model: mobilenet_v2.MobileNetV2) -> list[mobilenet_v2.InvertedResidual]:

@@ -1,4 +1,4 @@
-"""MobileNetV3: sizes, the gate and the activation made of straight lines, and where the skips are."""
+"""MobileNetV3: the gate and the activation made of straight lines, and where the skips are."""
 
 from __future__ import annotations
 
@@ -13,20 +13,6 @@ from skipkb.models.classification import mobilenet_v3
 from skipkb.models.classification.mobilenet_v3 import ChannelGate, InvertedResidual, MobileNetV3
 
 SMALL: tuple[mobilenet_v3.Line, ...] = ((3, 16, 16, True, "RE", 2), (5, 40, 16, True, "HS", 1))
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("mobilenet_v3_large", 5_483_032),
-        ("mobilenet_v3_large_075", 3_993_528),
-        ("mobilenet_v3_small", 2_542_856),
-        ("mobilenet_v3_small_075", 2_041_872),
-    ],
-)
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert sum(p.numel() for p in getattr(mobilenet_v3, name)().parameters()) == parameters
 
 
 def test_the_gate_is_a_hard_sigmoid_of_the_whole_map() -> None:

@@ -1,4 +1,4 @@
-"""NIN: exact sizes, that an mlpconv is one perceptron everywhere, and what global average pooling is blind to."""
+"""NIN: that an mlpconv is one perceptron everywhere, and what global average pooling is blind to."""
 
 from __future__ import annotations
 
@@ -13,24 +13,18 @@ import skipkb
 from skipkb.models.classification import nin
 from skipkb.models.classification.nin import NIN
 
-VARIANTS = {
-    "nin_cifar10": (966_986, (3, 32, 32)),
-    "nin_cifar100": (984_356, (3, 32, 32)),
-    "nin_svhn": (1_986_026, (3, 32, 32)),
-    "nin_mnist": (349_674, (1, 28, 28)),
-    "nin_imagenet": (7_595_176, (3, 224, 224)),
+PICTURES = {
+    "nin_cifar10": (3, 32, 32),
+    "nin_cifar100": (3, 32, 32),
+    "nin_svhn": (3, 32, 32),
+    "nin_mnist": (1, 28, 28),
+    "nin_imagenet": (3, 224, 224),
 }
 
 
 def small(**options: Any) -> NIN:
     settings = {"stages": ((8, 6, 5), (7, 6)), "kernels": (5, 3), "dropout": (0.5,), "initial": 0.3, "num_classes": 4}
     return NIN(**{**settings, **options}).eval()
-
-
-@pytest.mark.parametrize(("name", "parameters"), [(name, size) for name, (size, _) in VARIANTS.items()])
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert sum(p.numel() for p in getattr(nin, name)().parameters()) == parameters
 
 
 @pytest.mark.parametrize(
@@ -45,7 +39,7 @@ def test_parameters_are_exact(name: str, parameters: int) -> None:
 def test_maps(name: str, sides: list[int]) -> None:
     """What the definitions say: the last pooling takes the mean over all that is left, 8 x 8, 7 x 7 or 6 x 6."""
     with torch.device("meta"):
-        model, x = getattr(nin, name)(), torch.empty(1, *VARIANTS[name][1])
+        model, x = getattr(nin, name)(), torch.empty(1, *PICTURES[name])
         found = []
         for layer, _ in model.layers:
             x = getattr(model, layer)(x)
@@ -131,7 +125,7 @@ def test_a_moved_picture_keeps_its_scores() -> None:
 
 
 def test_the_network_is_a_chain() -> None:
-    for name, (_, shape) in VARIANTS.items():
+    for name, shape in PICTURES.items():
         with torch.device("meta"):
             graph = skipkb.trace_skips(getattr(nin, name)().eval(), (1, *shape))
         assert not graph.skips

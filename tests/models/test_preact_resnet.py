@@ -1,4 +1,4 @@
-"""Pre-activation ResNet: exact sizes, and a skip that nothing interrupts."""
+"""Pre-activation ResNet: a skip that nothing interrupts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from torch.nn import functional as F
 from skipkb.models.classification import preact_resnet, resnet
 
 
-@pytest.mark.parametrize(
-    ("depth", "parameters"), [(110, 1_730_522), (164, 1_703_258), (1001, 10_327_706), (200, 64_666_152)]
-)
-def test_sizes_are_exact(depth: int, parameters: int) -> None:
+@pytest.mark.parametrize("depth", [110, 164, 1001, 200])
+def test_the_name_counts_the_layers(depth: int) -> None:
     with torch.device("meta"):
         model = getattr(preact_resnet, f"preact_resnet{depth}")()
-    assert sum(p.numel() for p in model.parameters()) == parameters
     main = [m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "downsample" not in n]
     assert len(main) == depth
 

@@ -1,4 +1,4 @@
-"""Residual Attention Network: exact sizes, masks in (0, 1), and what the one in 1 + M is for."""
+"""Residual Attention Network: masks in (0, 1), and what the one in 1 + M is for."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ from skipkb.models.classification import residual_attention as ran
 
 def small(**change: Any) -> ran.ResidualAttentionNet:
     return ran.ResidualAttentionNet(**({"modules": (1, 1, 1), "widths": (16, 32, 64, 128), "num_classes": 3} | change))
-
-
-@pytest.mark.parametrize(("layers", "parameters"), [(56, 31_810_728), (92, 52_466_344)])
-def test_parameters_are_exact(layers: int, parameters: int) -> None:
-    with torch.device("meta"):
-        model = getattr(ran, f"attention{layers}")()
-    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 @pytest.mark.parametrize(("layers", "modules"), [(56, (1, 1, 1)), (92, (1, 2, 3)), (452, (5, 6, 7))])

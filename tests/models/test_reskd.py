@@ -64,7 +64,6 @@ def test_the_sum_of_networks_is_no_skip() -> None:
     """Branches of equal standing: the skips found are those inside of the two ResNets."""
     with torch.device("meta"):
         model = reskd.reskd_resnet20().eval()
-    assert sum(p.numel() for p in model.parameters()) == 345_012
     parts = [skipkb.trace_skips(net, (1, 3, 32, 32)).counts() for net in (model.student, *model.res_students)]
     assert skipkb.trace_skips(model, (1, 3, 32, 32)).counts() == parts[0] + parts[1]
 

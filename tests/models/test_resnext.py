@@ -9,10 +9,6 @@ from torch import nn
 from skipkb.models.classification import resnet, resnext
 
 
-def size(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def scrambled(block: resnext.Bottleneck) -> resnext.Bottleneck:
     """Statistics and scales of its own for every channel, so that a part given to the wrong path is seen."""
     for norm in (block.bn1, block.bn2, block.bn3):

@@ -35,20 +35,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("build", "kwargs", "parameters"),
-    [
-        (retinanet_resnet50_fpn, {}, 34_014_999),
-        (retinanet_resnet50_fpn, {"frozen_bn": False}, 34_068_119),
-        (retinanet_r50, {}, 37_915_572),
-        (retinanet_r50, {"frozen_bn": False}, 37_968_692),
-        (retinanet_r101, {}, 56_855_476),
-    ],
-)
-def test_published_parameters_and_shapes(build: Any, kwargs: dict[str, Any], parameters: int) -> None:
+@pytest.mark.parametrize("build", [retinanet_resnet50_fpn, retinanet_r50, retinanet_r101])
+def test_shapes(build: Any) -> None:
     with torch.device("meta"):
-        model = build(**kwargs)
-        assert sum(p.numel() for p in model.parameters()) == parameters
+        model = build()
         out = model(torch.empty(2, 3, 512, 640))
     anchors = 9 * sum((512 // 2**level) * (640 // 2**level) for level in range(3, 8))
     classes = model.head["classification_head"].outputs

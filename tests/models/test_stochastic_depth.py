@@ -13,12 +13,11 @@ from skipkb.models.classification import resnet, stochastic_depth
 from skipkb.models.classification.stochastic_depth import StochasticBlock, StochasticDepthNet, survival_probabilities
 
 
-@pytest.mark.parametrize(("depth", "parameters"), [(110, 1_727_962), (152, 2_408_474), (1202, 19_421_274)])
-def test_sizes_are_those_of_resnet(depth: int, parameters: int) -> None:
+@pytest.mark.parametrize("depth", [110, 152, 1202])
+def test_sizes_are_those_of_resnet(depth: int) -> None:
     with torch.device("meta"):
         model = getattr(stochastic_depth, f"stochastic_depth{depth}")()
         plain = resnet.resnet_cifar(depth=depth)
-    assert sum(p.numel() for p in model.parameters()) == parameters
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
 
 

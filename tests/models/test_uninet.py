@@ -1,4 +1,4 @@
-"""UniNet: sizes, what each down-sampling module sees, and that every operator starts as its shortcut."""
+"""UniNet: what each down-sampling module sees, and that every operator starts as its shortcut."""
 
 from __future__ import annotations
 
@@ -13,24 +13,6 @@ from skipkb.models.classification import uninet
 from skipkb.models.classification.uninet import AttentionBlock, DWConvBlock, LocalDSM, LocalGlobalDSM, UniNet
 
 SMALL = {"repeats": (1, 1, 1, 2, 1, 2), "channels": (8, 8, 12, 16, 32, 64), "expansion": (1, 2, 2, 3, 2, 2)}
-
-
-SIZES = {
-    "uninet_b0": 11_450_864,
-    "uninet_b1": 11_450_864,
-    "uninet_b2": 16_211_472,
-    "uninet_b3": 24_020_184,
-    "uninet_b4": 43_796_288,
-    "uninet_b5": 72_883_072,
-    "uninet_b6": 116_687_344,
-}
-
-
-@pytest.mark.parametrize(("name", "parameters"), SIZES.items())
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        model = getattr(uninet, name)()
-    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_order_of_operators_and_maps() -> None:

@@ -1,4 +1,4 @@
-"""Wider or Deeper: sizes, the unravelled view, and that dilation changes no place that was there before."""
+"""Wider or Deeper: the unravelled view, and that dilation changes no place that was there before."""
 
 from __future__ import annotations
 
@@ -27,20 +27,6 @@ def scramble(model: nn.Module) -> None:
             nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
             nn.init.normal_(module.bias, std=0.1)
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("wider_resnet38", 109_167_912),
-        ("wider_resnet38_a1", 109_167_912),
-        ("wider_resnet38_a1_fcn", 124_637_142),
-    ],
-)
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        model = getattr(wider_or_deeper, name)()
-    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_38_layers_in_17_units() -> None:

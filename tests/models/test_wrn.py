@@ -1,4 +1,4 @@
-"""WRN: exact sizes, width against depth, dropout inside the block."""
+"""WRN: width against depth, dropout inside the block."""
 
 from __future__ import annotations
 
@@ -19,21 +19,6 @@ def macs(model: nn.Module) -> int:
     with FlopCounterMode(display=False) as counter:
         model.eval()(torch.empty(1, 3, 32, 32, device="meta"))
     return counter.get_total_flops() // 2
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("wrn28_10", 36_479_194),
-        ("wrn28_1", 369_498),
-        ("wrn16_8", 10_961_370),
-        ("wrn40_4", 8_949_210),
-        ("wide_resnet50_2", 68_883_240),
-    ],
-)
-def test_parameters_are_exact(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert size(getattr(wrn, name)()) == parameters
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Xception: exact size, that a separable convolution is a factorised full one, and that the skips are linear."""
+"""Xception: that a separable convolution is a factorised full one, and that the skips are linear."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from skipkb.models.classification.xception import Block, MaxPool, SeparableConv2
 
 def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def test_parameters_are_exact() -> None:
-    with torch.device("meta"):
-        assert size(xception.xception()) == 22_855_952
 
 
 def test_flows_of_figure_5() -> None:
