@@ -124,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--svg", type=Path, default=None, metavar="FILE", help="draw the fingerprint")
 
+    sub = command("extract", _extract, "Print a model and all that it needs as one file.", prints_data=False)
+    sub.add_argument("name", help="a model of skipkb list --models, or a work that has some")
+    sub.add_argument(
+        "--output", type=Path, default=None, metavar="FILE", help="write it there, if nothing is there yet"
+    )
+
     sub = command("notebooks", _notebooks, "Execute the notebooks into build/notebooks.", extra="notebooks")
     sub.add_argument("key", nargs="*", help="entries; none means all")
     sub.add_argument("--again", action="store_true", help="execute those too that have not changed")
@@ -375,6 +381,25 @@ def _trace(arguments: argparse.Namespace) -> int:
         print(graph.to_json())
     else:
         Console().print(graph.summary())
+    return FINE
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from skipkb.extract import extract
+
+    try:
+        text = extract(arguments.name)
+    except ValueError as error:
+        raise UseError(str(error)) from None
+    if arguments.output is None:
+        print(text, end="")
+        return FINE
+    if arguments.output.exists():
+        raise UseError(f"{arguments.output} is there already; name another file")
+    from skipkb.catalog.writing import write_text
+
+    write_text(arguments.output, text)
+    print(f"written: {arguments.output}", file=sys.stderr)
     return FINE
 
 

@@ -31,15 +31,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skipkb.models.classification import pyramidnet
+from skipkb.models.classification.pyramidnet import BasicUnit, BottleneckUnit, Unit, pyramid
 from skipkb.nn.depth import blocks_of_depth
 from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
-    "BasicUnit", "BottleneckUnit", "ShakeDrop", "ShakeDropPyramidNet", "objective", "shakedrop_pyramidnet110_a270",
-    "shakedrop_pyramidnet272_a200", "survival_probabilities",
+    "ShakeDrop", "ShakeDropPyramidNet", "ShakenBasicUnit", "ShakenBottleneckUnit", "objective",
+    "shakedrop_pyramidnet110_a270", "shakedrop_pyramidnet272_a200", "survival_probabilities",
 ]  # fmt: skip
 
 Level = Literal["batch", "image", "channel", "pixel"]
@@ -115,7 +116,7 @@ class ShakeDrop(nn.Module):
         return f"survival={self.survival:.3f}, alpha={self.alpha}, beta={self.beta}, level={self.level!r}"
 
 
-class Unit(pyramidnet.Unit):
+class ShakenUnit(Unit):
     """PyramidNet's skip beside a shaken branch: [N, C, H, W] -> [N, C', ceil(H/stride), ceil(W/stride)], C' >= C."""
 
     shake: ShakeDrop
@@ -125,7 +126,7 @@ class Unit(pyramidnet.Unit):
         return shortcut + self.shake(self.function(x))  # type: ignore[no-any-return]  # the skip
 
 
-class BasicUnit(Unit, pyramidnet.BasicUnit):
+class ShakenBasicUnit(ShakenUnit, BasicUnit):
     """PyramidNet's unit of two 3x3 convolutions, with ShakeDrop behind its last normalisation."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shake: ShakeDrop) -> None:
@@ -133,7 +134,7 @@ class BasicUnit(Unit, pyramidnet.BasicUnit):
         self.shake = shake
 
 
-class BottleneckUnit(Unit, pyramidnet.BottleneckUnit):
+class ShakenBottleneckUnit(ShakenUnit, BottleneckUnit):
     """PyramidNet's unit of 1x1, 3x3 and 1x1 convolution, with ShakeDrop behind its last normalisation."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shake: ShakeDrop) -> None:
@@ -181,10 +182,10 @@ class ShakeDropPyramidNet(nn.Module):
 
         def unit(in_channels: int, width: int, *, stride: int) -> nn.Module:
             shake = ShakeDrop(survival=next(probabilities), alpha=alpha, beta=beta, level=level)
-            kind = BottleneckUnit if bottleneck else BasicUnit
+            kind = ShakenBottleneckUnit if bottleneck else ShakenBasicUnit
             return kind(in_channels, width, stride=stride, shake=shake)
 
-        groups, channels = pyramidnet.pyramid(unit, (n, n, n), widening, 16)
+        groups, channels = pyramid(unit, (n, n, n), widening, 16)
         self.layer1, self.layer2, self.layer3 = groups
         self.bn_final = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
@@ -205,21 +206,8 @@ class ShakeDropPyramidNet(nn.Module):
 
 
 # fmt: off
-def shakedrop_pyramidnet110_a270(
-    *, survival: float = 0.5, level: Level = "pixel", num_classes: int = 10, in_channels: int = 3
-) -> ShakeDropPyramidNet:
-    """PyramidNet-110, widening 270, with ShakeDrop."""
-    return ShakeDropPyramidNet(
-        depth=110, widening=270, survival=survival, level=level, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def shakedrop_pyramidnet272_a200(
-    *, survival: float = 0.5, level: Level = "pixel", num_classes: int = 10, in_channels: int = 3
-) -> ShakeDropPyramidNet:
-    """PyramidNet-272 of bottlenecks, widening 200, with ShakeDrop."""
-    return ShakeDropPyramidNet(
-        depth=272, widening=200, bottleneck=True, survival=survival, level=level, num_classes=num_classes,
-        in_channels=in_channels,
-    )
+shakedrop_pyramidnet110_a270 = published(ShakeDropPyramidNet, depth=110, widening=270, free=["survival", "level"])
+shakedrop_pyramidnet272_a200 = published(
+    ShakeDropPyramidNet, depth=272, widening=200, bottleneck=True, free=["survival", "level"],
+)
 # fmt: on
