@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
-from peers import PEERS  # noqa: E402
+from peers import timed  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 LIBRARIES = ("torchvision", "timm")
@@ -71,12 +71,10 @@ def seconds(once: Callable[[], None], device: torch.device) -> float:
 
 def worker(name: str, device: str, batch: int, compiling: Any, talk: Connection) -> None:
     """Compile the networks of one name, say so, wait for the word, and measure."""
-    import skipkb
-
     try:
-        shape, peers = PEERS[name]
-        x = torch.randn(batch, *shape[1:], device=device).contiguous(memory_format=torch.channels_last)
-        builders = {"ours": lambda: skipkb.create_model(name)} | {p: peers[p] for p in LIBRARIES if p in peers}
+        row = timed()[name]
+        x = torch.randn(batch, *row.input[1:], device=device).contiguous(memory_format=torch.channels_last)
+        builders = {"ours": row.ours} | {p: row.peers[p] for p in LIBRARIES if p in row.peers}
         with compiling:
             passes = {
                 kind: {who: compiled(build, x, train=kind == "training") for who, build in builders.items()}
@@ -166,7 +164,7 @@ def main() -> int:
     contract(options.entries, options.device, options.jobs, 0.5 * 60 * options.minutes)
     names = options.models
     if names is None:
-        names = [name for name, (_, peers) in PEERS.items() if any(library in peers for library in LIBRARIES)]
+        names = [name for name, row in timed().items() if any(library in row.peers for library in LIBRARIES)]
     results = speed(names, options.device, options.batch, options.jobs, deadline - 15)
 
     from skipkb.evidence.results import Device

@@ -29,9 +29,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from peers import PEERS  # noqa: E402
-
-import skipkb  # noqa: E402
+from peers import timed  # noqa: E402
 
 ASKED_MEAN, ASKED_EACH = 1.0, 1.1
 """Largest geometric mean of the ratios, and largest single one."""
@@ -69,34 +67,36 @@ def paired(
 def main() -> int:
     torch.set_num_threads(1)
     console = Console(width=max(Console().width, 110))
-    wanted = sys.argv[1:] or list(PEERS)
+    rows = timed()
+    wanted = sys.argv[1:] or list(rows)
     table = Table(
         title=f"Ours over the fastest peer, CPU time (geometric mean at most {ASKED_MEAN:g}, none above {ASKED_EACH:g})"
     )
     for column in ("model", "pass", "ours (s)", "fastest peer", "peer (s)", "ratio"):
         table.add_column(column, justify="left" if column in ("model", "pass", "fastest peer") else "right")
-    results = []
+    results: list[dict[str, Any]] = []
     for number, name in enumerate(wanted, start=1):
         console.print(f"[{number}/{len(wanted)}] {name}", highlight=False, markup=False)
-        shape, peers = PEERS[name]
+        row = rows[name]
         torch.manual_seed(0)
-        models = {"ours": skipkb.create_model(name), **{peer: build() for peer, build in peers.items()}}
-        x = torch.randn(shape)
+        models = {"ours": row.ours(), **{peer: build() for peer, build in row.peers.items()}}
+        x = torch.randn(row.input)
         for kind, run, training_mode in (("forward", forward, False), ("forward + backward", training, True)):
             for model in models.values():
                 model.train(training_mode)
             seconds = paired(models, x, run, rounds=7)
-            fastest = min(peers, key=lambda peer: seconds[peer])
+            fastest = min(row.peers, key=lambda peer: seconds[peer])
             ratio = seconds["ours"] / seconds[fastest]
             results.append(
-                {"model": name, "pass": kind, "input": shape, "seconds": seconds, "fastest": fastest, "ratio": ratio}
+                {"model": name, "options": row.options, "pass": kind, "input": row.input}
+                | {"seconds": seconds, "fastest": fastest, "ratio": ratio}
             )
             colour = "green" if ratio <= ASKED_EACH else "red"
             table.add_row(
                 name, kind, f"{seconds['ours']:.3f}", fastest, f"{seconds[fastest]:.3f}", f"[{colour}]{ratio:.2f}[/]"
             )
     console.print(table)
-    mean = math.exp(statistics.fmean(math.log(float(result["ratio"])) for result in results))  # type: ignore[arg-type]
+    mean = math.exp(statistics.fmean(math.log(result["ratio"]) for result in results))
     console.print(f"geometric mean {mean:.3f}")
     record = {
         "date": datetime.date.today().isoformat(),

@@ -17,7 +17,7 @@ from tests.parity.googlenet import undo
 def test_the_network_of_the_paper() -> None:
     """torchvision's wiring, with biases, response normalisation, 5x5 kernels and poolings as Table 1 has them."""
     models: Any = pytest.importorskip("torchvision.models")
-    theirs = models.googlenet(weights=None, init_weights=False, aux_logits=True)
+    theirs = models.googlenet(weights=None, init_weights=False, dropout=0.0, dropout_aux=0.0)
     for module in list(theirs.modules()):
         if type(module).__name__ == "BasicConv2d":
             old = module.conv
