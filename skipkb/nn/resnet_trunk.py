@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from skipkb.nn.input_check import check_pictures
 
-__all__ = ["BasicBranch", "Block", "BottleneckBranch", "ResNetTrunk", "Stem", "check_stages", "projection_shortcut", "stages"]
+__all__ = [
+    "BasicBranch", "Block", "BottleneckBranch", "ResNetTrunk", "Stem", "check_stages", "projection_shortcut", "stages",
+]  # fmt: skip
 
 Stem = Literal["imagenet", "caffe", "cifar", "deep"]
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 from skipkb.nn.resnet_trunk import BasicBranch, BottleneckBranch, ResNetTrunk, projection_shortcut
 
 __all__ = [
@@ -182,11 +183,6 @@ class CBAMResNet(ResNetTrunk):
         nn.init.kaiming_normal_(self.fc.weight)
 
 
-def cbam_resnet18(*, num_classes: int = 1000, in_channels: int = 3) -> CBAMResNet:
-    """ResNet-18 + CBAM, Table 4."""
-    return CBAMResNet(block="basic", layers=(2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
-
-
-def cbam_resnet50(*, num_classes: int = 1000, in_channels: int = 3) -> CBAMResNet:
-    """ResNet-50 + CBAM, Table 4."""
-    return CBAMResNet(block="bottleneck", layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+# Table 4
+cbam_resnet18 = published(CBAMResNet, block="basic", layers=(2, 2, 2, 2))
+cbam_resnet50 = published(CBAMResNet, block="bottleneck", layers=(3, 4, 6, 3))

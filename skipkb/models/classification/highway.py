@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = ["HighwayCifar", "HighwayConv", "HighwayMnist", "PlainConv", "highway10", "highway19", "objective"]
 
@@ -232,37 +233,12 @@ def _he_init(conv: nn.Conv2d) -> None:
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
-def highway19(
-    *,
-    in_channels: int = 3,
-    num_classes: int = 10,
-    widths: Sequence[int] = (32, 80, 128),
-    layers: Sequence[int] = (4, 5, 5),
-    head_maps: int = 100,
-    transform_bias: float = -2.0,
-    dropout: Sequence[float] = (0.2, 0.2, 0.2, 0.2),
-    highway: bool = True,
-) -> HighwayCifar:
-    """19 layers for CIFAR-10."""
-    return HighwayCifar(
-        in_channels=in_channels, num_classes=num_classes, widths=widths, layers=layers, head_maps=head_maps,
-        transform_bias=transform_bias, dropout=dropout, highway=highway,
-    )  # fmt: skip
-
-
-def highway10(
-    *,
-    in_channels: int = 1,
-    num_classes: int = 10,
-    image_size: int = 28,
-    width: int = 32,
-    layers: Sequence[int] = (2, 3, 3),
-    transform_bias: float = -1.0,
-    dropout: Sequence[float] = (0.2, 0.3, 0.4, 0.5),
-    highway: bool = True,
-) -> HighwayMnist:
-    """10 layers for MNIST, of width 32; the paper also has 16."""
-    return HighwayMnist(
-        in_channels=in_channels, num_classes=num_classes, image_size=image_size, width=width, layers=layers,
-        transform_bias=transform_bias, dropout=dropout, highway=highway,
-    )  # fmt: skip
+# For CIFAR, and for MNIST, where the paper also has a width of 16.
+# fmt: off
+highway19 = published(
+    HighwayCifar, free=["widths", "layers", "head_maps", "transform_bias", "dropout", "highway"],
+)
+highway10 = published(
+    HighwayMnist, free=["image_size", "width", "layers", "transform_bias", "dropout", "highway"],
+)
+# fmt: on

@@ -45,6 +45,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "ActNorm", "Block", "ContractiveConv2d", "IResNet", "i_resnet64", "i_resnet164", "log_determinant", "objective",
@@ -336,23 +337,6 @@ def _drop_unused(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
         del state[name]
 
 
-# fmt: off
-def i_resnet64(
-    *, num_classes: int = 10, in_channels: int = 3, coeff: float = 0.9, power_iterations: int = 5
-) -> IResNet:
-    """7 blocks per stage, the size that the official script for CIFAR-10 builds."""
-    return IResNet(
-        blocks=(7, 7, 7), num_classes=num_classes, in_channels=in_channels, coeff=coeff,
-        power_iterations=power_iterations,
-    )
-
-
-def i_resnet164(
-    *, num_classes: int = 10, in_channels: int = 3, coeff: float = 0.9, power_iterations: int = 5
-) -> IResNet:
-    """18 blocks per stage, 54 in all, as in the paper's experiments on CIFAR."""
-    return IResNet(
-        blocks=(18, 18, 18), num_classes=num_classes, in_channels=in_channels, coeff=coeff,
-        power_iterations=power_iterations,
-    )
-# fmt: on
+# The size that the official script for CIFAR-10 builds, and that of the paper's experiments on CIFAR, 54 blocks in all.
+i_resnet64 = published(IResNet, blocks=(7, 7, 7), free=["coeff", "power_iterations"])
+i_resnet164 = published(IResNet, blocks=(18, 18, 18), free=["coeff", "power_iterations"])

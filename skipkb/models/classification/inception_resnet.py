@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "Block", "Conv", "InceptionResNet", "Mixed", "asymmetric_block", "block35", "inception_resnet_v1",
@@ -282,15 +283,6 @@ def _init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-# fmt: off
-def inception_resnet_v1(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2) -> InceptionResNet:
-    """5, 10 and 5 blocks, as in the paper."""
-    return InceptionResNet(
-        version="v1", blocks=(5, 10, 5), num_classes=num_classes, in_channels=in_channels, dropout=dropout,
-    )
-
-
-def inception_resnet_v2(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2) -> InceptionResNet:
-    """10, 20 and 10 blocks, as released."""
-    return InceptionResNet(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
-# fmt: on
+# The first version as in the paper, the second one as released.
+inception_resnet_v1 = published(InceptionResNet, version="v1", blocks=(5, 10, 5), free=["dropout"])
+inception_resnet_v2 = published(InceptionResNet, free=["dropout"])

@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from skipkb.nn.depth import blocks_of_depth
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = ["Block", "McDonnellWRN", "OneBitConv2d", "objective", "wrn20_10_1bit", "wrn20_10_32bit"]
 
@@ -184,15 +185,6 @@ class McDonnellWRN(nn.Module):
         return self.bn_last(x).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
 
-# fmt: off
-def wrn20_10_1bit(*, num_classes: int = 10, in_channels: int = 3) -> McDonnellWRN:
-    """20 layers, ten times as wide, one bit for each weight but six."""
-    return McDonnellWRN(depth=20, widen_factor=10, num_classes=num_classes, in_channels=in_channels)
-
-
-def wrn20_10_32bit(*, num_classes: int = 10, in_channels: int = 3) -> McDonnellWRN:
-    """The same network with weights of full precision, the paper's baseline."""
-    return McDonnellWRN(
-        depth=20, widen_factor=10, binary=False, num_classes=num_classes, in_channels=in_channels,
-    )
-# fmt: on
+# 20 layers, ten times as wide, with one bit per weight, and with weights of full precision, the paper's baseline.
+wrn20_10_1bit = published(McDonnellWRN, depth=20, widen_factor=10)
+wrn20_10_32bit = published(McDonnellWRN, depth=20, widen_factor=10, binary=False)

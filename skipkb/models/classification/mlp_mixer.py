@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = ["Mixer", "MixerBlock", "Mlp", "PatchEmbedding", "mixer_b16", "mixer_l16", "objective"]
 
@@ -180,23 +181,14 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+# Table 1
 # fmt: off
-def mixer_b16(
-    *, image_size: int = 224, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0
-) -> Mixer:
-    """Mixer-B/16, Table 1."""
-    return Mixer(
-        image_size=image_size, patch_size=16, num_layers=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072,
-        drop_path_rate=drop_path_rate, num_classes=num_classes, in_channels=in_channels,
-    )
-
-
-def mixer_l16(
-    *, image_size: int = 224, num_classes: int = 1000, in_channels: int = 3, drop_path_rate: float = 0.0
-) -> Mixer:
-    """Mixer-L/16, Table 1."""
-    return Mixer(
-        image_size=image_size, patch_size=16, num_layers=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096,
-        drop_path_rate=drop_path_rate, num_classes=num_classes, in_channels=in_channels,
-    )
+mixer_b16 = published(
+    Mixer, patch_size=16, num_layers=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072,
+    free=["image_size", "drop_path_rate"],
+)
+mixer_l16 = published(
+    Mixer, patch_size=16, num_layers=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096,
+    free=["image_size", "drop_path_rate"],
+)
 # fmt: on

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from skipkb.nn.initial_values import he_fan_in
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 
 __all__ = [
     "AttentionModule", "MaskBranch", "ResidualAttentionNet", "ResidualUnit", "attention56", "attention92", "objective",
@@ -203,13 +204,6 @@ class ResidualAttentionNet(nn.Module):
         return logits
 
 
-# fmt: off
-def attention56(*, num_classes: int = 1000, in_channels: int = 3) -> ResidualAttentionNet:
-    """One module per stage, a trunk of 56 layers."""
-    return ResidualAttentionNet(modules=(1, 1, 1), num_classes=num_classes, in_channels=in_channels)
-
-
-def attention92(*, num_classes: int = 1000, in_channels: int = 3) -> ResidualAttentionNet:
-    """One, two and three modules, a trunk of 92 layers."""
-    return ResidualAttentionNet(modules=(1, 2, 3), num_classes=num_classes, in_channels=in_channels)
-# fmt: on
+# Trunks of 56 and 92 layers.
+attention56 = published(ResidualAttentionNet, modules=(1, 1, 1))
+attention92 = published(ResidualAttentionNet, modules=(1, 2, 3))

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
 from skipkb.nn.objectives import cross_entropy as objective
+from skipkb.nn.published import published
 from skipkb.nn.resnet_trunk import check_stages, projection_shortcut, stages
 
 __all__ = ["Bottleneck", "SEBlock", "SENet", "objective", "se_resnet50", "senet154"]
@@ -184,16 +185,8 @@ class SENet(nn.Module):
         return logits
 
 
+# Table 1, and Appendix.
 # fmt: off
-def se_resnet50(*, num_classes: int = 1000, in_channels: int = 3) -> SENet:
-    """SE-ResNet-50, Table 1."""
-    return SENet(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
-
-
-def senet154(*, num_classes: int = 1000, in_channels: int = 3) -> SENet:
-    """SENet-154, Appendix."""
-    return SENet(
-        layers=(3, 8, 36, 3), groups=64, deep_stem=True, projection=3, dropout=0.2, num_classes=num_classes,
-        in_channels=in_channels,
-    )
+se_resnet50 = published(SENet, layers=(3, 4, 6, 3))
+senet154 = published(SENet, layers=(3, 8, 36, 3), groups=64, deep_stem=True, projection=3, dropout=0.2)
 # fmt: on

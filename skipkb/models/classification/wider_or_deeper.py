@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.nn.input_check import check_pictures
+from skipkb.nn.published import published
 
 __all__ = [
     "NormReLU", "Unit", "WiderResNet", "objective", "wider_resnet38", "wider_resnet38_a1", "wider_resnet38_a1_fcn",
@@ -216,19 +217,11 @@ def _init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def wider_resnet38(*, num_classes: int = 1000, in_channels: int = 3) -> WiderResNet:
-    """Model A, halving by pooling."""
-    return WiderResNet(num_classes=num_classes, in_channels=in_channels)
-
-
-def wider_resnet38_a1(*, num_classes: int = 1000, in_channels: int = 3) -> WiderResNet:
-    """Model A1, halving by convolutions of stride 2: the same parameters as Model A."""
-    return WiderResNet(pools=0, num_classes=num_classes, in_channels=in_channels)
-
-
-def wider_resnet38_a1_fcn(*, num_classes: int = 150, in_channels: int = 3) -> WiderResNet:
-    """Model A1, 2 conv.: scores of 150 classes (ADE20K) for each 8 x 8 pixels."""
-    return WiderResNet(pools=0, output_stride=8, head="fcn", num_classes=num_classes, in_channels=in_channels)
+# Model A halves by pooling, Model A1 by convolutions of stride 2. The last one, "A1, 2 conv.", scores the 150 classes
+# of ADE20K for each 8 x 8 pixels.
+wider_resnet38 = published(WiderResNet)
+wider_resnet38_a1 = published(WiderResNet, pools=0)
+wider_resnet38_a1_fcn = published(WiderResNet, pools=0, output_stride=8, head="fcn", num_classes=150)
 
 
 def objective(output: Tensor, target: Tensor) -> Tensor:

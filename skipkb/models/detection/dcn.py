@@ -39,6 +39,7 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d, deform_conv2d
 
 from skipkb.nn.input_check import check_pictures
+from skipkb.nn.published import published
 
 __all__ = [
     "Bottleneck", "DeformConv2d", "DeformableDeepLab", "deformable_deeplab_r50", "deformable_deeplab_r101",
@@ -253,20 +254,12 @@ class DeformableDeepLab(nn.Module):
 
 
 # fmt: off
-def deformable_deeplab_r101(*, num_classes: int = 19, in_channels: int = 3) -> DeformableDeepLab:
-    """Deformable DeepLab, ResNet-101, Cityscapes."""
-    return DeformableDeepLab(layers=(3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)
 
 
-def deformable_deeplab_r101_voc(*, num_classes: int = 21, in_channels: int = 3) -> DeformableDeepLab:
-    """Deformable DeepLab, ResNet-101, PASCAL VOC."""
-    return DeformableDeepLab(layers=(3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)
-
-
-def deformable_deeplab_r50(*, num_classes: int = 19, in_channels: int = 3) -> DeformableDeepLab:
-    """The same with ResNet-50, which the paper does not have."""
-    return DeformableDeepLab(layers=(3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
-# fmt: on
+# For Cityscapes and PASCAL VOC; and with ResNet-50, which the paper does not have.
+deformable_deeplab_r101 = published(DeformableDeepLab, layers=(3, 4, 23, 3), num_classes=19)
+deformable_deeplab_r101_voc = published(DeformableDeepLab, layers=(3, 4, 23, 3), num_classes=21)
+deformable_deeplab_r50 = published(DeformableDeepLab, layers=(3, 4, 6, 3), num_classes=19)
 
 
 def objective(output: Tensor, target: Tensor) -> Tensor:
