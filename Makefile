@@ -7,9 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export OMP_NUM_THREADS ?= 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help site serve pages test test-zoo lint types layers unit smoke record notebooks bench zensical browser gpu-wheels clean
+.PHONY: help site serve pages test test-zoo test-zoo-all lint types layers unit smoke record notebooks bench zensical browser gpu-wheels clean
 help:
-	@echo "make site | serve | test | smoke DEVICE=cuda | record | notebooks | bench | browser | zensical | clean"
+	@echo "make site | serve | test | test-zoo | test-zoo-all | smoke DEVICE=cuda | record | notebooks | bench | browser | zensical | clean"
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skipkb needs Python 3.11 or newer, found " + sys.version.split()[0])'
@@ -58,10 +58,13 @@ layers: .venv/dev.stamp
 	$(BIN)/lint-imports
 unit: .venv/dev.stamp
 	@echo "== Tests"
-	$(BIN)/pytest -n auto -m "not browser and not zoo"
+	$(BIN)/pytest -n auto -m "not browser and not zoo and not zoo_all"
 test-zoo: .venv/dev.stamp
 	@echo "== Both captures on one variant of each timm family and all of torchvision"
 	$(BIN)/pytest -n auto -m zoo tests/zoo
+test-zoo-all: .venv/dev.stamp
+	@echo "== Every model of timm"
+	$(BIN)/pytest -n auto -m zoo_all tests/zoo/test_all.py
 smoke: .venv/dev.stamp
 	@echo "== The contract of every entry on $(DEVICE)"
 	$(BIN)/skipkb smoke --device $(DEVICE)
