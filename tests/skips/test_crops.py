@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipkb.skips import trace_skips
+
 from .cases import Net  # type: ignore[import-not-found]
 from .ways import CAPTURES, traced  # type: ignore[import-not-found]
 
@@ -126,3 +128,50 @@ def test_tokens_and_their_channels_are_a_part(shape: tuple[int, ...], capture: s
 
     graph = traced(Net(rule, p=nn.Linear(8, 8), h=nn.Linear(4, 4)), shape, capture)
     assert (graph.counts(), graph.counts(partial=True)["concat"]) == ({}, 1)
+
+
+def taken_out_again(m: Any, x: Tensor) -> Tensor:
+    one, other = F.relu(m.a(x)), F.relu(m.b(x))
+    joined = torch.cat([one, other], 1)
+    return joined[:, 4:] + F.relu(m.c(joined))
+
+
+def split_again(m: Any, x: Tensor) -> Tensor:
+    joined = torch.cat([F.relu(m.a(x)), F.relu(m.b(x))], 1)
+    return joined.chunk(2, 1)[1] + F.relu(m.c(joined))
+
+
+def two_of_three(m: Any, x: Tensor) -> Tensor:
+    joined = torch.cat([m.a(x), m.a(F.relu(x)), F.relu(m.b(x))], 1)
+    return F.relu(m.d(joined)) + joined[:, 4:]
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+@pytest.mark.parametrize("rule", [taken_out_again, split_again, two_of_three])
+def test_what_is_joined_and_taken_out_again_is_whole(rule: Rule, capture: str) -> None:
+    layers = {"a": nn.Conv2d(8, 4, 1), "b": nn.Conv2d(8, 4, 1), "c": nn.Conv2d(8, 4, 1), "d": nn.Conv2d(12, 8, 1)}
+    skips = traced(Net(rule, **layers), (1, 8, 16, 16), capture).skips
+    assert [(skip.kind, skip.shortcut, skip.partial) for skip in skips] == [("add", "identity", False)]
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+def test_what_crosses_the_seam_is_a_part(capture: str) -> None:
+    def rule(m: Any, x: Tensor) -> Tensor:
+        joined = torch.cat([F.relu(m.a(x)), F.relu(m.b(x))], 1)
+        return joined[:, 2:6] + F.relu(m.c(joined))  # type: ignore[no-any-return]
+
+    layers = {name: nn.Conv2d(8, 4, 1) for name in "abc"}
+    graph = traced(Net(rule, **layers), (1, 8, 16, 16), capture)
+    assert graph.counts() == {}
+    assert graph.counts(partial=True)["add"] == 1
+
+
+def test_both_spellings_of_dual_paths() -> None:
+    """One library joins the two paths between blocks and cuts them apart again, ours hands on a pair."""
+    timm = pytest.importorskip("timm")
+    from skipkb.models.classification.dpn import dpn92
+
+    with torch.device("meta"):
+        models = [timm.create_model("dpn92").eval(), dpn92().eval()]
+    one, other = (trace_skips(model, (1, 3, 224, 224)).counts() for model in models)
+    assert one == other

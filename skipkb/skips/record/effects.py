@@ -75,6 +75,8 @@ class Effects:
         elif family is Family.SQUASH:
             node.flags = ACTIVATED | SQUASHED
         elif family in _MERGES:
+            if family is Family.CAT:
+                node.pieces = _pieces(call, slots, out)
             if distinct:
                 node.flags, node.merge = MERGED, _MERGES[family]
             elif family is Family.ADD and op.name in ("addcmul", "addcdiv", "lerp") and operands.parameters:
@@ -184,6 +186,18 @@ def _shorten(node: Node, before: tuple[int, ...]) -> None:
         node.flags |= PARTIAL if math.prod(before) != math.prod(node.shape) else 0
     else:
         node.cut = tuple(_axes(before, node.shape))
+
+
+def _pieces(call: Call, slots: Sequence[int], out: Tensor) -> tuple[tuple[int, int, int], ...]:
+    """See ``Node.pieces``."""
+    shapes = [sides(tensor) for tensor in call.found]
+    if any(len(shape) != out.dim() for shape in shapes):
+        return ()
+    axes = [axis for axis in range(out.dim()) if any(shape[axis] != out.shape[axis] for shape in shapes)]
+    if len(axes) != 1:
+        return ()
+    (axis,) = axes
+    return tuple((axis, sum(shape[axis] for shape in shapes[:slot]), shapes[slot][axis]) for slot in slots)
 
 
 def _spatial(node: Node, operands: Operands) -> int:

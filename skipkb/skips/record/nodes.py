@@ -46,6 +46,8 @@ class Node:
     """Number of elements."""
     cut: tuple[int, ...] = ()
     """Axes of which only some is left: a crop, or a part."""
+    pieces: tuple[tuple[int, int, int], ...] = ()
+    """Of a concatenation: axis, first place and length of each operand."""
     axes: tuple[int, ...] = ()
     """Of a permutation: which axis of the operand each axis is."""
     spatial: int = 0

@@ -24,6 +24,7 @@ from skipkb.skips.record.nodes import MIXED, Node, Trace
 from skipkb.skips.record.ops import Family, Op
 from skipkb.skips.record.places import Frame
 from skipkb.skips.record.values import MADE, NOTHING, ONCE_DATA, Matrix, Operands, Values
+from skipkb.skips.record.views import storage_of
 
 _LAYERS = {Family.MATMUL, Family.ADDMM, Family.CONV, Family.RECURRENT, Family.ATTENTION}
 
@@ -143,16 +144,36 @@ class Recorder:
         if target is not None:
             self.inplace.write(call, node, target, target)
         elif op.family is Family.SPLIT or (len(outs) > 1 and op.family in (Family.SLICE, Family.IDENT)):
-            self._split(node, outs)
+            self._split(node, call, outs)
         else:
             for tensor in outs:
                 if tensor.dtype is torch.bool:
                     self.trace.ends.add(node)
                     self.values.put(tensor, -1)
                 else:
-                    self.values.give(tensor, node)
+                    self.values.give(tensor, self._piece(node, call, tensor))
 
-    def _split(self, node: int, outs: list[Tensor]) -> None:
+    def _piece(self, node: int, call: Call, out: Tensor) -> int:
+        """A slice that takes one operand of a concatenation out again is that operand; one of several is not a part."""
+        here = self.trace.nodes[node]
+        if len(here.cut) != 1 or len(here.preds) != 1:
+            return node
+        (axis,), joined, whole = here.cut, self.trace.nodes[here.preds[0]], call.found[here.slots[0]]
+        if not joined.pieces or joined.pieces[0][0] != axis or out.stride() != whole.stride() or not whole.stride(axis):
+            return node
+        if storage_of(out) != storage_of(whole):
+            return node
+        first = (out.storage_offset() - whole.storage_offset()) // whole.stride(axis)
+        last = first + out.shape[axis]
+        inside = [k for k, (_, start, length) in enumerate(joined.pieces) if first <= start and start + length <= last]
+        if sum(joined.pieces[k][2] for k in inside) != last - first:
+            return node
+        if len(inside) == 1:
+            return joined.preds[inside[0]]
+        here.cut = ()
+        return node
+
+    def _split(self, node: int, call: Call, outs: list[Tensor]) -> None:
         """Every output is a part of its own: the first is ``node``, the others are like it."""
         base = self.trace.nodes[node]
         for number, tensor in enumerate(outs):
@@ -160,7 +181,7 @@ class Recorder:
             if number:
                 origin = base.name, base.family, base.frame, base.nth, base.preds, base.slots
                 part = self.trace.add(Node(*origin, sides(tensor), base.places, base.flags, cut=base.cut))
-            self.values.give(tensor, part)
+            self.values.give(tensor, self._piece(part, call, tensor))
 
     def _report(self, call: Call) -> None:
         """A tensor of unknown origin meets data: a skip may be missing."""
