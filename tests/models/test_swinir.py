@@ -284,8 +284,8 @@ def test_losses() -> None:
     ("kwargs", "message"),
     [
         ({"depths": (2,)}, "1 depths, but 2 num_heads"),
-        ({"img_size": 18}, "img_size 18 is no multiple"),
-        ({"num_heads": (5, 5)}, "no multiple of num_heads 5"),
+        ({"img_size": 18}, "img_size 18 is not a multiple"),
+        ({"num_heads": (5, 5)}, "not a multiple of num_heads 5"),
         ({"upscale": 5}, "power of two, got 5"),
         ({"upsampler": "bicubic"}, "upsampler must be"),
         ({"upsampler": "nearest+conv"}, "defined for upscale 4"),

@@ -1,16 +1,16 @@
 r"""AlexNet: eight layers on two GPUs, and with them the first grouped convolution. No skip.
 
-It stands here for what came before skips and for what it left to them. Five convolutions and three fully connected
+It shows what a deep network was before there were skips. Five convolutions and three fully connected
 layers with rectified linear units (Section 3.1) learn ImageNet. One GPU of 2012 could not hold the network, so its
 channels are divided (Section 3.2, Figure 2): the second, fourth and fifth convolution see only the half that lies on
-their own GPU. Written for one device that is a convolution in two groups, which ResNeXt and ShuffleNet later made on
-purpose, inside residual blocks. Behind the first two convolutions each value is divided by what its neighbours in n
-channels have (Section 3.3):
+their own GPU. On one device this is a convolution in two groups. ResNeXt and ShuffleNet later used groups on purpose,
+inside residual blocks. After the first two convolutions each value is divided by a measure of its neighbours in n
+channels (Section 3.3):
 
 .. math::  b^i = a^i \Big/ \Bigl(k + \alpha \sum_{j=\max(0,\, i-n/2)}^{\min(N-1,\, i+n/2)} (a^j)^2\Bigr)^{\beta},
            \qquad k = 2,\; n = 5,\; \alpha = 10^{-4},\; \beta = 0.75
 
-Maximum pooling overlaps, 3x3 every second pixel (Section 3.4), and dropout holds the large layers (Section 4.2).
+Maximum pooling overlaps, 3x3 every second pixel (Section 3.4), and dropout regularises the large layers (Section 4.2).
 
 A. Krizhevsky, I. Sutskever, G. E. Hinton: "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS
 2012.

@@ -1,7 +1,7 @@
 r"""CBAM: which channels matter, and then where.
 
 Squeeze-and-excitation weighs channels by what the average of each map says. The convolutional block attention module
-asks the maximum as well, and then asks the same of positions (Section 3, equations 1 to 3). For a map F,
+also uses the maximum of each map, and then does the same for positions (Section 3, equations 1 to 3). For a map F,
 
 .. math::  M_c(F) = \sigma\bigl(\mathrm{MLP}(\mathrm{avg}_{hw} F) + \mathrm{MLP}(\max\nolimits_{hw} F)\bigr), \quad
            F' = M_c(F) \otimes F
@@ -18,8 +18,8 @@ S. Woo, J. Park, J.-Y. Lee, I. S. Kweon: "CBAM: Convolutional Block Attention Mo
 Deviations from the paper, all as in the authors' code: the layers of the MLP have biases; the 7x7 convolution has none
 and is followed by batch normalisation (momentum 0.01), which starts at zero, so that the spatial gate begins as 1/2
 everywhere; the 3x3 convolution of a bottleneck carries the stride. Convolutions start as Gaussians of variance 2 /
-fan-out, but for the projections of the skips, which that code passes over: they and the channel gates' weights start
-as PyTorch has them.
+fan-out. That code leaves out the projections of the skips: they and the channel gates' weights start as PyTorch has
+them.
 """
 
 from __future__ import annotations

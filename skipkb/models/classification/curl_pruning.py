@@ -9,10 +9,10 @@ moves, on a few hundred pictures :math:`x_i`:
 
 .. math::  s_c = \frac 1 N \sum_i D_{\mathrm{KL}}\bigl(p(x_i \mid c = 0) \,\|\, p(x_i)\bigr)
 
-The scores of all layers are of one kind, tied or not, and are compared across the network: the lowest go, as many as
-wanted, but a layer that is down to three tenths gives no more. The rest is fine-tuned. Where data is short, more
-pictures are mixed from few (:func:`mixup`), the old network is the teacher (:func:`distillation`), and at last
-the teacher's answers are corrected while the small network learns from them (:func:`refinement`).
+The scores of all layers are of one kind, tied or not, and are compared across the network: the lowest are removed, as
+many as wanted. A layer that has only three tenths of its channels left keeps them. The rest is fine-tuned. Where data
+is short, more pictures are mixed from few (:func:`mixup`), the old network is the teacher (:func:`distillation`), and
+at last the teacher's answers are corrected while the small network learns from them (:func:`refinement`).
 
 :func:`prune` takes any network of convolutions, normalisations and linear layers: :class:`Channels` watches one forward
 pass, on shapes only. What it cannot follow, such as a grouped convolution, keeps all its channels.
@@ -105,7 +105,7 @@ def _answering(model: nn.Module) -> Iterator[None]:
 
 
 def lowest(channels: Channels, scores: Sequence[Sequence[float]], *, discard: int, keep: float = 0.3) -> set[Channel]:
-    """The channels to remove: those of the ``discard`` lowest scores, but for layers that are down to ``keep``."""
+    """The channels to remove: those of the ``discard`` lowest scores, except in layers that are down to ``keep``."""
     ranked = sorted((score, number, place) for number, layer in enumerate(scores) for place, score in enumerate(layer))
     if not 0 <= discard <= len(ranked):
         raise ValueError(f"lowest: discard must be from 0 to {len(ranked)}, the channels that may go; got {discard}")
@@ -158,7 +158,7 @@ def distillation(output: Tensor, teacher: Tensor, loss: Tensor, *, temperature: 
     """0.7 parts the teacher's answer, softened by the temperature, and 0.3 parts the loss on the classes.
 
     Args:
-        output, teacher: logits [N, K] of the pruned network and of the one that it was.
+        output, teacher: logits [N, K] of the pruned network and of the one before pruning.
         loss: of the same pictures' classes; of mixed ones, the two losses mixed in the same way.
     """
     hard, soft = F.log_softmax(output / temperature, dim=1), F.log_softmax(teacher / temperature, dim=1)
@@ -166,7 +166,7 @@ def distillation(output: Tensor, teacher: Tensor, loss: Tensor, *, temperature: 
 
 
 def refinement(output: Tensor, noisy: Tensor, target: Tensor) -> Tensor:
-    """The last stage, in which the teacher's answers learn, too: a loss for the network and for them.
+    """The loss of the last stage, which also corrects the teacher's answers.
 
     Args:
         output: logits [N, K] of the network.
@@ -190,7 +190,7 @@ def curl_resnet(
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> nn.Module:
-    """A bottleneck ResNet of which the named convolutions keep so many channels.
+    """A bottleneck ResNet whose named convolutions keep only some of their channels.
 
     Args:
         layers, widths, num_classes, in_channels: of the ResNet, see :class:`ResNet`.

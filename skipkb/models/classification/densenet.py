@@ -76,13 +76,13 @@ class DenseLayer(nn.Module):
         return self.second(self.first(*features))
 
     def first(self, *features: Tensor) -> Tensor:
-        """Join the features, normalise, activate, first convolution. What joining makes is used here only."""
+        """Join the features, normalise, activate, first convolution. The joined map is used only here."""
         x = torch.cat(features, 1)  # the skip: [x_0, ..., x_{l-1}]
         x = self.conv1(self.relu(self.norm1(x)))
         return self._dropout(x)
 
     def second(self, x: Tensor) -> Tensor:
-        """The 3x3 convolution behind a bottleneck; nothing where there is none."""
+        """The 3x3 convolution behind a bottleneck; without a bottleneck, the input."""
         if not self.bottleneck:
             return x
         return self._dropout(self.conv2(self.relu(self.norm2(x))))
@@ -234,7 +234,7 @@ class DenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: pictures [N, in_channels, H, W] -> logits [N, num_classes].
 
-        Any H and W that the poolings leave something of; the paper has 224 x 224 (ImageNet) and 32 x 32 (CIFAR).
+        Any H and W that are large enough for the poolings; the paper has 224 x 224 (ImageNet) and 32 x 32 (CIFAR).
 
         Raises:
             ValueError: x is not a batch of pictures with in_channels channels.

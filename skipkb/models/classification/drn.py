@@ -17,8 +17,8 @@ F. Yu, V. Koltun, T. Funkhouser: "Dilated Residual Networks", CVPR 2017, arXiv:1
 Deviations: in DRN-A the first 3x3 convolution of a group keeps the dilation of the group before, as Section 2 says, so
 that a ResNet's weights give a ResNet's values on every fourth pixel. The authors' code, which departs from the paper
 here, leaves the whole first block without dilation; ``released=True`` builds that. DRN-C and D are built as in the
-code, with one dilation for a whole level. So are names and initial values (zero-mean Gaussians of variance 2 /
-fan-out).
+code, with one dilation for a whole level. Names and initial values (zero-mean Gaussians of variance 2 / fan-out) are
+also those of the code.
 """
 
 from __future__ import annotations

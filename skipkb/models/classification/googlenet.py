@@ -18,8 +18,8 @@ Deviations from the paper: constants of the local response normalisation and ini
 are those of the BVLC replication in Caffe. The auxiliary classifiers are defined for maps of 14 x 14 places; for other
 sizes, of which the paper does not speak, a mean over 4 x 4 equal parts takes the place of theirs.
 
-State-dict names are those of torchvision. Its own network is another one, and here as :func:`googlenet_bn`: batch
-normalisation instead of biases and response normalisation, 3x3 in place of 5x5, 2x2 in the last pooling.
+State-dict names are those of torchvision. Torchvision's own network is a different one, here :func:`googlenet_bn`:
+batch normalisation instead of biases and response normalisation, 3x3 in place of 5x5, 2x2 in the last pooling.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class GoogLeNet(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: a dropout that is no probability below 1.
+        ValueError: a dropout that is not a probability below 1.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class GoogLeNet(nn.Module):
                 f"got dropout={dropout} and dropout_aux={dropout_aux}"
             )
         self.in_channels = in_channels
-        self.smallest = 15 if batch_norm else 31  # what leaves the last pooling something to look at
+        self.smallest = 15 if batch_norm else 31  # the smallest size for which the last pooling has an input
         # Poolings round up, as Table 1 needs: 112 -> 56 -> 28 -> 14 -> 7.
         self.conv1 = Conv(in_channels, 64, 7, stride=2, batch_norm=batch_norm)
         self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)

@@ -6,8 +6,8 @@ there is exactly one x for each y, and iterating
 .. math::  x_{k+1} = y - g(x_k), \qquad x_0 = y
 
 finds it (Theorem 1, Algorithm 1); the error shrinks by the Lipschitz constant in every step. The skip is therefore more
-than a help for training: it has to be the identity, in every block, and the rest has to stay smaller than it. All that
-changes against a ResNet is that
+than a help for training: it has to be the identity in every block, and the branch has to stay smaller than it. These
+are the changes to a ResNet:
 
 - the weights of every convolution are divided by their spectral norm where it exceeds the coefficient c < 1, the norm
   being estimated by power iteration (Section 2.1, equation 2): :class:`ContractiveConv2d`;
@@ -58,7 +58,7 @@ class ContractiveConv2d(nn.Module):
 
     Each forward in training mode takes ``power_iterations`` steps towards the largest singular value of the linear map
     that the convolution is on pictures of ``size``, and the weights are divided by its excess over ``coeff``. Weights
-    that are small enough stay as they are, but for the 1e-5 that the official code adds to the divisor of a kernel
+    that are small enough stay as they are, except for the 1e-5 that the official code adds to the divisor of a kernel
     larger than one. In eval mode the last estimate is used.
 
     Args:
@@ -112,7 +112,7 @@ class ContractiveConv2d(nn.Module):
 class ActNorm(nn.Module):
     """A scale and a shift per channel, set at the first training batch so that it comes out normalised.
 
-    What a checkpoint brings is not set again.
+    Values that come from a checkpoint are not set again.
     """
 
     def __init__(self, channels: int) -> None:
@@ -332,7 +332,7 @@ class IResNet(nn.Module):
 
 
 def _drop_unused(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Take out of an official checkpoint what the classifier there has and does not use."""
+    """Remove from an official checkpoint what the classifier does not use."""
     for name in [name for name in state if name.endswith(("prior_mu", "prior_logstd", ".weight_sigma"))]:
         del state[name]
 

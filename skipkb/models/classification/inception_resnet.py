@@ -19,8 +19,8 @@ Deviations from the paper: version 2 is built as the authors released it in TF-S
 the paper has 5, 10 and 5, a simpler stem with an Inception module at its end, and a 1x1 convolution before the
 classifier; its last block is neither scaled nor rectified. Version 1 follows the paper; the scales, which the paper
 gives as a range, and the initial values are those of the release. As in the PyTorch versions of the released weights,
-batch normalisation has a learned scale that starts at one, which the release has not, and keeps 0.9 of its running
-values, there 0.9997; there is no auxiliary classifier.
+batch normalisation has a learned scale that starts at one (the release has none) and keeps 0.9 of its running values
+(in the release 0.9997). There is no auxiliary classifier.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class InceptionResNet(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: a version that does not exist, not three blocks and scales, or a dropout that is no probability.
+        ValueError: a version that does not exist, not three blocks and scales, or a dropout that is not a probability.
     """
 
     def __init__(

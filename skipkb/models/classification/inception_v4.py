@@ -5,8 +5,8 @@ An Inception module sends its input through several branches at once and concate
 .. math::  y = [\, b_0(x),\ b_1(x),\ b_2(x),\ b_3(x) \,]
 
 The branches differ in what they see of the picture: a 1x1 convolution one place, two 3x3 five by five places, a 1x7 and
-a 7x1 seven by seven. None of them hands x on as it is, so nothing bypasses a module. The paper gives this opponent to
-its residual Inception networks (:mod:`~skipkb.models.classification.inception_resnet`): of equal cost, without the
+a 7x1 seven by seven. None of them hands x on as it is, so nothing bypasses a module. In the paper it is the opponent of
+the residual Inception networks (:mod:`~skipkb.models.classification.inception_resnet`): of equal cost, without the
 skip. It trains more slowly and ends almost as well.
 
 Where the resolution halves, in the stem and the two reduction modules, one branch is a maximum pooling without weights.
@@ -15,7 +15,7 @@ These four poolings are all that a signal can pass without a convolution; what t
 C. Szegedy, S. Ioffe, V. Vanhoucke, A. Alemi: "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
 Learning", AAAI 2017, arXiv:1602.07261. Figures 3 to 9 of the paper define the network.
 
-Deviations from the paper: where the text is silent the authors' TF-Slim release decides, about the order of 1xn and
+Deviations from the paper: where the text gives no answer, we follow the authors' TF-Slim release: the order of 1xn and
 nx1 kernels, batch normalisation with epsilon 0.001 before each ReLU, and the initial values. The release gives its
 normalisations no learned scale, keeps 0.9997 of their running values and trains an auxiliary classifier beside the
 network; here, as in the PyTorch versions that carry its weights, the scale is a parameter that starts at one, 0.9 is
@@ -217,7 +217,7 @@ class InceptionV4(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: blocks are not three numbers, or dropout is no probability.
+        ValueError: blocks are not three numbers, or dropout is not a probability.
     """
 
     def __init__(

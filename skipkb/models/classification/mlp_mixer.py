@@ -15,9 +15,9 @@ I. Tolstikhin, N. Houlsby, A. Kolesnikov, L. Beyer, X. Zhai, T. Unterthiner, J. 
 J. Uszkoreit, M. Lucic, A. Dosovitskiy: "MLP-Mixer: An all-MLP Architecture for Vision", NeurIPS 2021, arXiv:2105.01601.
 
 Deviations from the paper, as in the authors' release: the GELU is the approximation with tanh; every kernel starts as a
-truncated LeCun normal and every bias at zero, but the classifier, which starts at zero altogether. The weights that
-timm converted were trained so; timm itself has the exact GELU. Stochastic depth (0.1 for pre-training, Table 4) belongs
-to the recipe and is off unless ``drop_path_rate`` asks for it.
+truncated LeCun normal and every bias at zero; the classifier starts at zero altogether. The weights that timm converted
+were trained so; timm itself has the exact GELU. Stochastic depth (0.1 for pre-training, Table 4) belongs to the recipe
+and is off unless ``drop_path_rate`` asks for it.
 """
 
 from __future__ import annotations

@@ -10,16 +10,16 @@ convolution mixes them (Section 3.1, Equations 3 to 5),
 Without what stands between them, the pair is one full convolution whose kernel is a product,
 :math:`K_{nm} = P_{nm} D_m`. In between are a normalisation and an activation, as behind every convolution (Figure 3).
 
-There is no skip. The network is a chain of 27 convolutions and one fully connected layer, and stands here as what
-MobileNetV2 puts its skips into. A width multiplier makes all layers thinner (Section 3.3); the resolution multiplier of
-Section 3.4 is the size of the picture.
+There is no skip. The network is a chain of 27 convolutions and one fully connected layer; MobileNetV2, which has skips,
+is built on it. A width multiplier makes all layers thinner (Section 3.3); the resolution multiplier of Section 3.4 is
+the size of the picture.
 
 A. G. Howard, M. Zhu, B. Chen, D. Kalenichenko, W. Wang, T. Weyand, M. Andreetto, H. Adam: "MobileNets: Efficient
 Convolutional Neural Networks for Mobile Vision Applications", 2017, arXiv:1704.04861.
 
 Deviations from the paper: the activation is ReLU6, as in the authors' code and every released checkpoint, where the
 paper writes ReLU; ``activation="relu"`` follows the text. The last depthwise convolution has stride 1: Table 1 prints
-2, but keeps the 7 x 7 positions. Initial values and the dropout, on which the paper is silent, are those of the
+2, but keeps the 7 x 7 positions. Initial values and the dropout, which the paper does not give, are those of the
 authors' code; epsilon and momentum of the normalisations, and a padding on all sides, are timm's, whose names the
 parameters have.
 """

@@ -8,8 +8,9 @@ by a depthwise 3x3 convolution, which is cheap at any width, and projected back.
            E: k \to tk, \quad D: tk \to tk \text{ per channel}, \quad P: tk \to k',
 
 with :math:`\sigma` = ReLU6 and a normalisation behind each convolution. Nothing activates the output of P, nor the sum
-(*linear bottleneck*, Section 3.2): in few channels a ReLU destroys what it sets to zero, in many it does not, because
-other channels still tell. The skip is there only where the block keeps resolution and channels; it is the identity.
+(*linear bottleneck*, Section 3.2): in few channels a ReLU destroys what it sets to zero. In many it does not, because
+other channels still hold the information. The skip is there only where the block keeps resolution and channels; it is
+the identity.
 
 M. Sandler, A. Howard, M. Zhu, A. Zhmoginov, L.-C. Chen: "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR
 2018, arXiv:1801.04381.
@@ -89,7 +90,7 @@ class MobileNetV2(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: a width that is not positive, or blocks that are none.
+        ValueError: a width that is not positive, or no blocks.
     """
 
     def __init__(

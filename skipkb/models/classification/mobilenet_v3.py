@@ -175,7 +175,7 @@ class MobileNetV3(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: a width that is not positive, or blocks that are none.
+        ValueError: a width that is not positive, or no blocks.
     """
 
     def __init__(

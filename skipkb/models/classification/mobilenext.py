@@ -79,7 +79,7 @@ class SandglassBlock(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        reduction: t; the narrow map has at least a sixth of the output's channels all the same.
+        reduction: t; the narrow map always has at least a sixth of the output's channels.
         stride: 1 or 2, of the last depthwise convolution.
         first, last: whether the depthwise convolutions at the two ends are there.
         alpha: share of the channels that take the skip.
@@ -100,7 +100,7 @@ class SandglassBlock(nn.Module):
     ) -> None:
         super().__init__()
         skips = residual and stride == 1 and in_channels == out_channels
-        self.carried = int(alpha * in_channels + 1e-6) if skips else 0  # a third of 96 is 32, whatever floats say
+        self.carried = int(alpha * in_channels + 1e-6) if skips else 0  # a third of 96 is 32, also in floats
         narrow = in_channels // reduction
         if narrow < out_channels / 6:
             narrow = make_divisible(math.ceil(out_channels / 6), 16)
@@ -135,7 +135,7 @@ class MobileNeXt(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: a width that is not positive, blocks that are none, or a share outside (0, 1].
+        ValueError: a width that is not positive, no blocks, or a share outside (0, 1].
     """
 
     def __init__(

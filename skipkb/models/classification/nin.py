@@ -15,7 +15,7 @@ There is no skip: the network is a chain. Later residual networks took over its 
 
 M. Lin, Q. Chen, S. Yan: "Network In Network", ICLR 2014, arXiv:1312.4400.
 
-Deviations from the paper: widths, kernels, poolings, dropout and initial values, which it leaves to supplementary
+Deviations from the paper: widths, kernels, poolings, dropout and initial values, which are in the supplementary
 material, are those of the authors' cuda-convnet definitions; nin_imagenet is the first author's Caffe definition.
 State-dict names are the names of the layers there.
 """

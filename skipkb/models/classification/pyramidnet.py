@@ -6,8 +6,8 @@ channels, unit k has the width (Section 3.1, equation 2)
 
 .. math::  D_k = \lfloor D_0 + k \, \alpha / N \rceil
 
-with D_0 channels behind the stem; a bottleneck puts out four times as many. Units are free of a ReLU in front of their
-first convolution and have one more normalisation behind their last (Section 3.4 and Figure 6 (d)):
+with D_0 channels behind the stem; a bottleneck puts out four times as many. Units have no ReLU in front of their first
+convolution, and one more normalisation behind their last (Section 3.4 and Figure 6 (d)):
 
 .. math::  x_{k+1} = \mathrm{pad}(x_k) + \mathrm{BN} \circ W_2 \circ \mathrm{ReLU} \circ \mathrm{BN} \circ W_1 \circ
            \mathrm{BN} (x_k)
@@ -18,11 +18,11 @@ network's, the old ones a residual network's.
 
 D. Han, J. Kim, J. Kim: "Deep Pyramidal Residual Networks", CVPR 2017, arXiv:1610.02915.
 
-Deviations from the paper: equation 2 takes the floor in every step, by which 54 units with alpha = 48 would never get
-wider; the authors' Torch and PyTorch code add up fractions and round each width, and so do we.
+Deviations from the paper: equation 2 takes the floor in every step, so that 54 units with alpha = 48 would never get
+wider. The authors' Torch and PyTorch code add up fractions and round each width, and so do we.
 
-Where the paper gives no figure: convolutions start as in the code, zero-mean Gaussians of variance 2 / fan-out; of a
-map of odd size, the last row and column are pooled alone, where the code expects even ones.
+Where the paper gives no figure: convolutions start as in the code, zero-mean Gaussians of variance 2 / fan-out; in a
+map of odd size, the last row and column are pooled alone (the code expects even sizes).
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ to the same on the way up (Section 3.2, Figure 2).
 F. Wang, M. Jiang, C. Qian, S. Yang, C. Li, H. Zhang, X. Wang, X. Tang: "Residual Attention Network for Image
 Classification", CVPR 2017, arXiv:1704.06904.
 
-Deviations from the paper: where it is silent the authors' Caffe definitions decide, about which skips the mask branch
-has, that its skips are one residual unit each, normalisation and ReLU in front of both of its last convolutions,
-pooling without padding whose last window may reach over the border, and interpolation that keeps the corners. (Their
-first definitions ended the mask in a tanh; the later ones and the paper have the sigmoid.)
+Deviations from the paper: where it gives no answer, we follow the authors' Caffe definitions: which skips the mask
+branch has, one residual unit on each of them, normalisation and ReLU in front of both of its last convolutions, pooling
+without padding whose last window may reach over the border, and interpolation that keeps the corners. (Their first
+definitions ended the mask in a tanh; the later ones and the paper have the sigmoid.)
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ student's, and the sum is a better student, which has a smaller gap that the nex
 .. math::  S_{i+1}(x) = S_i(x) + R_{i+1}(x), \qquad R_{i+1}(x) \approx T(x) - S_i(x)
 
 This is ResNet's skip on the scale of networks: all that was learnt before goes past the new one, unchanged. It carries
-logits, no feature maps, and inside the networks nothing changes. An easy picture does not need all of them: where the
+logits, not feature maps, and nothing changes inside the networks. An easy picture does not need all of them: where the
 sum so far is sure of its answer, the remaining res-students are not asked (:meth:`ResKD.adaptive`).
 
 :func:`distil` runs with any classifiers as teacher, student and res-students.
@@ -15,10 +15,10 @@ sum so far is sure of its answer, the remaining res-students are not asked (:met
 X. Li, S. Li, B. Omar, F. Wu, X. Li: "ResKD: Residual-Guided Knowledge Distillation", IEEE Transactions on Image
 Processing 30, 2021, pp. 4735-4746, arXiv:2006.04719.
 
-Deviations from the paper: its authors published no code, and of the paper only the abstract was at hand. It leaves open
-how the loss measures the gap (here: the divergence of softened answers, as usual in distillation), by which rule a
-res-student is left out for a picture (here: by the largest probability), and which res-students the paper uses (it
-searches for them; here the caller gives them).
+Deviations from the paper: its authors published no code, and only the abstract of the paper was available to us. It
+leaves open how the loss measures the gap (here: the divergence of softened answers, as usual in distillation), by which
+rule a res-student is left out for a picture (here: by the largest probability), and which res-students the paper uses
+(it searches for them; here the caller gives them).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def distil(
     temperature: float = 4.0,
     hard: float = 0.1,
 ) -> list[float]:
-    """One pass over the batches, in which what is not finished of the model comes closer to the teacher.
+    """One pass over the batches, in which the unfinished part of the model comes closer to the teacher.
 
     Args:
         model: a student, or a :class:`ResKD` to which a res-student was just added.

@@ -1,9 +1,9 @@
 r"""ResNet: blocks that learn what to *add* to their input.
 
-A deep stack of layers ought to be no worse than a shallow one, for its extra layers could copy their input.
-Trained as they are, deep plain stacks do get worse, on the training set too: copying is hard to learn. So
-every few layers get a shortcut, and are left to learn the difference between wanted output and input, which
-is zero where copying is best (Section 3.1, equations 1 and 2):
+A deep stack of layers should not be worse than a shallow one, because its extra layers could copy their input. In
+training, deep plain stacks do get worse, even on the training set: copying is hard to learn. Therefore every few layers
+get a shortcut, and only learn the difference between wanted output and input, which is zero where copying is best
+(Section 3.1, equations 1 and 2):
 
 .. math::  y = \mathrm{ReLU}\bigl(\mathcal F(x, \{W_i\}) + x\bigr), \qquad
            y = \mathrm{ReLU}\bigl(\mathcal F(x, \{W_i\}) + W_s x\bigr)
@@ -26,7 +26,7 @@ Deviations from the paper:
   own; torchvision and timm publish theirs for the 3x3. ``stride_in="1x1"`` puts the stride where the authors had it.
 - The maximum pooling is padded by 1, again as torchvision and timm have it. Caffe does not pad and rounds up;
   the windows then lie one pixel further down and right. ``stem="caffe"`` builds that.
-- The first convolution has no bias. That of the authors' ResNet-50 has one, those of their deeper networks not.
+- The first convolution has no bias. In the authors' ResNet-50 it has one, in their deeper networks it does not.
   :func:`resnet50_2015` is their ResNet-50 in all three respects.
 
 Where the paper gives no figure: the zero channels of option A come after the copied ones; batch normalisation uses
@@ -36,7 +36,8 @@ epsilon 1e-5 and starts as the identity; biases start at zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -91,6 +92,9 @@ class Block(nn.Module):
         shortcut: option A, B or C of Section 3.3.
         residual: False leaves the shortcut out (plain network).
     """
+
+    expansion: int
+    """Channels of the output, as a multiple of the block's width."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, shortcut: Shortcut, residual: bool) -> None:
         super().__init__()
@@ -228,25 +232,16 @@ class ResNet(nn.Module):
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         elif stem == "caffe":
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
+        make: Callable[..., Block] = partial(BasicBlock, shortcut=shortcut, residual=residual)
+        if block == "bottleneck":
+            make = partial(Bottleneck, shortcut=shortcut, residual=residual, stride_in=stride_in)
         self.stages = [f"layer{i}" for i in range(1, len(layers) + 1)]
         channels = widths[0]
         for i, (name, count, width) in enumerate(zip(self.stages, layers, widths, strict=True)):
-            blocks: list[Block] = []
+            blocks = []
             for j in range(count):
-                stride = 2 if i > 0 and j == 0 else 1
-                if block == "basic":
-                    one: Block = BasicBlock(channels, width, stride=stride, shortcut=shortcut, residual=residual)
-                    channels = width
-                else:
-                    one = Bottleneck(
-                        channels,
-                        width,
-                        stride=stride,
-                        shortcut=shortcut,
-                        residual=residual,
-                        stride_in=stride_in,
-                    )
-                    channels = width * Bottleneck.expansion
+                one = make(channels, width, stride=2 if i > 0 and j == 0 else 1)
+                channels = width * one.expansion
                 blocks.append(one)
             self.add_module(name, nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, num_classes)
@@ -264,8 +259,7 @@ class ResNet(nn.Module):
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for name in self.stages:
             x = getattr(self, name)(x)
-        x = x.mean(dim=(2, 3))
-        logits: Tensor = self.fc(x)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
 
 

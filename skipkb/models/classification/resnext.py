@@ -81,7 +81,7 @@ class Bottleneck(BottleneckBranch):
         return self.bn3(self.conv3(torch.cat(self._paths(x), dim=1)))  # type: ignore[no-any-return]
 
     def _paths(self, x: Tensor) -> list[Tensor]:
-        """1x1 and 3x3 of each path with its own part of the weights; in eval mode, for statistics are per channel."""
+        """1x1 and 3x3 of each path with its own part of the weights; in eval mode, as statistics are per channel."""
         weights = zip(self.conv1.weight.chunk(self.cardinality), self.conv2.weight.chunk(self.cardinality), strict=True)
         paths = []
         for i, (first, second) in enumerate(weights):

@@ -1,4 +1,4 @@
-r"""Shake-Shake: two residual branches, mixed at random, and mixed otherwise in the backward pass.
+r"""Shake-Shake: two residual branches, mixed at random, and with other weights in the backward pass.
 
 Augmentation disturbs the input of a network; Shake-Shake disturbs what is inside. A block has two residual branches of
 the same shape beside its skip. At test time their mean is added, in training a random mixture (equations 1 to 3):
@@ -152,7 +152,7 @@ class ShakeShakeNet(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: a depth that is not 6n + 2, an odd width, or one of the stem's 16 channels.
+        ValueError: a depth that is not 6n + 2, an odd width, or one for which a later group is as wide as the stem.
     """
 
     def __init__(

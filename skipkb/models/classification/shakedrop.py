@@ -19,8 +19,8 @@ arXiv:1802.02375.
 
 Deviations from the paper, as in the authors' Torch code: the coin is thrown once for the whole batch, and convolutions
 start as zero-mean Gaussians of variance 2 / fan-out. Fractional widths are rounded as in our PyramidNet; the only
-network of that code, PyramidNet-110 with a widening of 270, has none. Names are PyramidNet's, for the state dicts to
-be exchanged.
+network of that code, PyramidNet-110 with a widening of 270, has whole ones. Names are PyramidNet's, for the state dicts
+to be exchanged.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class ShakeDrop(nn.Module):
         level: what shares a number: the batch, an image, a channel of an image, or nothing.
 
     Raises:
-        ValueError: a probability or a range that is none, or a level that does not exist.
+        ValueError: a probability outside (0, 1], a range with swapped ends, or a level that does not exist.
     """
 
     def __init__(

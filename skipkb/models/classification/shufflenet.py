@@ -15,8 +15,8 @@ The unit is a bottleneck with a quarter of the channels inside, and the skip is 
            y = \bigl[\,\mathrm{pool}(x),\; \sigma(G_2 \, D \, S \, \sigma(G_1 x))\,\bigr],
 
 G grouped, D depthwise, S the shuffle, a normalisation behind each convolution and no activation behind D. On the
-right the unit with stride 2 (Figure 2 c): the skip is average pooling, and concatenated, which makes more channels at
-no cost.
+right the unit with stride 2 (Figure 2 c): the skip is average pooling, and it is concatenated, which gives more
+channels at no cost.
 
 X. Zhang, X. Zhou, M. Lin, J. Sun: "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
 CVPR 2018, arXiv:1707.01083.

@@ -16,10 +16,10 @@ own blocks. K = 0 is WRN itself, whose weights load.
 R. Yasrab: "SRNET: A Shallow Skip Connection Based Convolutional Neural Network Design for Resolving Singularities",
 Journal of Computer Science and Technology 34(4), 2019, pp. 924-938, doi:10.1007/s11390-019-1950-8.
 
-**This is not the author's network.** No code was published, and only the abstract could be read. It names the base, the
-data sets and that levels of skips were compared. Deviations from the paper, any of which may be one: depth 16 and width
-8; links around whole groups; levels as above; addition; strided 1x1 convolutions of the input as it is, without
-normalisation; WRN's initial values for them.
+**This is not the author's network.** No code was published, and only the abstract could be read. It names the base and
+the data sets, and says that levels of skips were compared. Deviations from the paper, any of which may be one: depth 16
+and width 8; links around whole groups; levels as above; addition; strided 1x1 convolutions of the input as it is,
+without normalisation; WRN's initial values for them.
 """
 
 from __future__ import annotations

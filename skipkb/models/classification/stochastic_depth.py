@@ -55,7 +55,7 @@ def survival_probabilities(blocks: int, last: float, decay: Decay = "linear") ->
 
 
 class StochasticBlock(BasicBranch):
-    """ResNet's two 3x3 convolutions, f of equation 2, which are there in some of the mini-batches, beside a skip.
+    """ResNet's two 3x3 convolutions, f of equation 2, beside a skip; some mini-batches leave them out.
 
     Args:
         in_channels: channels of the input.
@@ -77,7 +77,7 @@ class StochasticBlock(BasicBranch):
             return self.relu(torch.add(shortcut, self.function(x), alpha=self.survival))  # type: ignore[no-any-return]
         if self.survives():
             return self.relu(self.function(x) + shortcut)  # type: ignore[no-any-return]
-        return F.relu(shortcut)  # the skip alone; not in place, for it may be the input itself
+        return F.relu(shortcut)  # the skip alone; not in place, because it may be the input itself
 
     def survives(self) -> bool:
         """One throw for the mini-batch. The coin stays on the CPU, as it decides what is launched elsewhere."""
@@ -107,7 +107,7 @@ class StochasticDepthNet(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: a depth that is not 6n + 2, a probability that is none, or widths that do not grow.
+        ValueError: a depth that is not 6n + 2, a probability outside (0, 1], or widths that do not grow.
     """
 
     def __init__(

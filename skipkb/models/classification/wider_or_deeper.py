@@ -5,9 +5,9 @@ Written out, a chain of residual units is a sum over paths (the unravelled view)
 .. math::  y = x + f_1(x) + f_2\bigl(x + f_1(x)\bigr)
 
 and with n units every unit is passed or bypassed, which makes 2^n paths of 0 to n units. Gradients arrive through paths
-up to some *effective depth* only. A network with more units than that is not trained end to end, whatever its length:
-it behaves like an ensemble of shallower networks. The paper therefore stays within that depth, with 17 units, and
-doubles the width from level to level, up to 4096 channels (Model A, 38 layers with weights).
+up to some *effective depth* only. A network with more units than that is not trained end to end: it behaves like an
+ensemble of shallower networks. The paper therefore stays within that depth, with 17 units, and doubles the width from
+level to level, up to 4096 channels (Model A, 38 layers with weights).
 
 All units are of the pre-activation kind. The skip is the identity; in the first unit of a level, where the width
 changes, it is a 1x1 projection of the normalised and activated input. Levels 2 to 5 have units of two 3x3 convolutions,

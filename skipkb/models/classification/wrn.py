@@ -1,7 +1,7 @@
 r"""Wide Residual Networks: fewer layers, each with more channels.
 
-The last points of accuracy cost a ResNet a doubling of its depth each, and layers that run one after another are slow.
-This work keeps the block with full pre-activation and multiplies its channels by a *widening factor* k instead
+Each of the last points of accuracy costs a ResNet a doubling of its depth, and layers that run one after another are
+slow. This work keeps the block with full pre-activation and multiplies its channels by a *widening factor* k instead
 (Section 2, equation 1):
 
 .. math::  x_{l+1} = x_l + \mathcal F(x_l, W_l)

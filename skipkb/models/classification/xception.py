@@ -1,4 +1,4 @@
-r"""Xception: Inception taken to the end, where every channel has a spatial filter of its own.
+r"""Xception: Inception taken to the extreme, where every channel has a spatial filter of its own.
 
 An Inception module looks at channels with 1x1 convolutions and at space in a few groups of channels. With as many
 groups as channels the two are separate altogether. A depthwise separable convolution filters each channel in space,
@@ -16,10 +16,10 @@ skips the network was much slower to learn (Figure 9).
 F. Chollet: "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, arXiv:1610.02357. Figure 5 is
 the network.
 
-Deviations from the paper: where it is silent the author's Keras release decides, and so Keras. Batch normalisation has
-epsilon 0.001 and keeps 0.99 of its running values; a pooling pads the end of an even side and both ends of an odd one;
-weights start uniform after Glorot. PyTorch ports have epsilon 0.00001, keep 0.9 and pad both ends; ``port=True``
-builds that network. State-dict names are timm's (legacy_xception), and the same for both.
+Deviations from the paper: where it gives no answer, we follow the author's Keras release, and so Keras. Batch
+normalisation has epsilon 0.001 and keeps 0.99 of its running values; a pooling pads the end of an even side and both
+ends of an odd one; weights start uniform after Glorot. PyTorch ports have epsilon 0.00001, keep 0.9 and pad both ends;
+``port=True`` builds that network. State-dict names are timm's (legacy_xception), and the same for both.
 """
 
 from __future__ import annotations
@@ -212,5 +212,5 @@ class Xception(nn.Module):
 
 
 def xception(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5, port: bool = False) -> Xception:
-    """Xception."""
+    """The published network (Figure 5)."""
     return Xception(num_classes=num_classes, in_channels=in_channels, dropout=dropout, port=port)

@@ -22,7 +22,7 @@ J. Dai, H. Qi, Y. Xiong, Y. Li, G. Zhang, H. Hu, Y. Wei: "Deformable Convolution
 arXiv:1703.06211.
 
 Deviations from the paper: the paper gives the convolution of the offsets the dilation of the one it serves. The
-released DeepLab has none there, and nor have we; ``offset_dilation=2`` follows the paper.
+released DeepLab has none there, and we have none either; ``offset_dilation=2`` follows the paper.
 
 Weights have torchvision's names in the ResNet, and mmcv's ``conv2.conv_offset`` for the offsets. Batch normalisations
 are fixed, as in the release, which also trains biases twice as fast and leaves conv1 and res2 as ImageNet has them.

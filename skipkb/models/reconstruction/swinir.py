@@ -27,7 +27,7 @@ Deviations from the paper:
   paper's equations mention neither, the official code has both and its checkpoints hold the norms.
 - The Charbonnier loss is taken per pixel and averaged, where the paper writes the norm of the whole image.
 
-An image whose size is no multiple of the window is extended by reflection and the result is cropped.
+An image whose size is not a multiple of the window is extended by reflection and the result is cropped.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def relative_position_index(size: int) -> Tensor:
 
 
 def shift_mask(h: int, w: int, size: int, shift: int, *, device: torch.device | None = None) -> Tensor:
-    """What keeps pixels apart that only the cyclic shift made neighbours, [windows, size^2, size^2].
+    """Keeps pixels apart that are neighbours only because of the cyclic shift, [windows, size^2, size^2].
 
     After the image was rolled by ``shift``, the last window of each axis holds rows from both ends of the
     image. 0 stands for pairs that may attend, -100 for pairs that may not.
@@ -104,7 +104,7 @@ class WindowAttention(nn.Module):
     def __init__(self, *, dim: int, window_size: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"SwinIR: embed_dim {dim} is no multiple of num_heads {num_heads}")
+            raise ValueError(f"SwinIR: embed_dim {dim} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -268,7 +268,7 @@ class SwinIR(nn.Module):
         if len(depths) != len(num_heads):
             raise ValueError(f"SwinIR: {len(depths)} depths, but {len(num_heads)} num_heads; one of each per block")
         if img_size % window_size:
-            raise ValueError(f"SwinIR: img_size {img_size} is no multiple of window_size {window_size}")
+            raise ValueError(f"SwinIR: img_size {img_size} is not a multiple of window_size {window_size}")
         self.window_size, self.upscale, self.img_range = window_size, upscale, img_range
         self.upsampler = upsampler
         mean = torch.tensor(RGB_MEAN if in_chans == 3 else [0.0] * in_chans)

@@ -203,7 +203,7 @@ def weight_map(mask: Tensor, *, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
         cells, there is no second distance and the border term is zero.
 
     Raises:
-        ValueError: mask is no integer tensor of two or three dimensions.
+        ValueError: mask is not an integer tensor of two or three dimensions.
     """
     from scipy import ndimage  # only training needs it
 
@@ -221,7 +221,7 @@ def weight_map(mask: Tensor, *, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
     distances = []
     for label in sorted(set(labels[labels > 0].tolist())):
         cell = labels == label
-        border = cell & ~ndimage.binary_erosion(cell, border_value=1)  # the image's edge is no border
+        border = cell & ~ndimage.binary_erosion(cell, border_value=1)  # the image's edge is not a border
         if border.any():
             distances.append(torch.from_numpy(ndimage.distance_transform_edt(~border)))
     if len(distances) >= 2:
