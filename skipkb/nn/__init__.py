@@ -1,1 +1,1 @@
-"""What two or more models, or procedures on models, share."""
+"""What two or more models share."""
