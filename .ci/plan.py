@@ -33,7 +33,7 @@ load = functools.cache(load_catalogue)
 MEMORY = ROOT / "build" / "ci"
 TURNS = 10
 ZOO = "zoo"
-"""The sweep over timm and torchvision: chosen like an entry, though it is none."""
+"""The sweep over timm and torchvision: chosen like an entry, though it is not one."""
 SHARED = ("constraints.txt", "tests/conftest.py", "tests/models/conftest.py", "tests/parity/conftest.py",
           "tests/parity/compare.py", "tests/parity/test_peers.py", "tests/golden/test_golden.py")  # fmt: skip
 

@@ -42,7 +42,7 @@ def parse_input(text: str) -> Input:
     """``1,3,224,224``, ``int:1,128`` or ``ids=int:1,128``; nothing behind the colon is a single number.
 
     Raises:
-        ValueError: the text is none of these.
+        ValueError: the text is not one of these.
     """
     name, equals, rest = text.rpartition("=")
     kind, colon, sides = rest.rpartition(":")

@@ -92,7 +92,7 @@ Substitution = Annotated[list[str], Field(min_length=2, max_length=2), AfterVali
 
 
 class Model(BaseModel):
-    """Base of all catalogue types: immutable, closed to keys it does not know, and strict ("5" is no number)."""
+    """Base of all catalogue types: immutable, closed to keys it does not know, and strict ("5" is not a number)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 

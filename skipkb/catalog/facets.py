@@ -61,7 +61,7 @@ def span(text: str) -> tuple[float, float]:
     """First and last number of ``2015``, ``2015..2018``, ``..5M``, ``<5M``, ``>=1.5G``; both are inside.
 
     Raises:
-        ValueError: the text is none of these.
+        ValueError: the text is not one of these.
     """
     plain = "".join(text.split())
     if found := re.fullmatch(rf"(<=?|>=?){_AMOUNT}", plain):

@@ -191,7 +191,7 @@ _TODO = re.compile(r"TODO\b")
 
 
 def _place(data: Any, detail: ErrorDetails) -> KeyPath:
-    """Path to what pydantic complains about; its location also names members of unions, which are no places."""
+    """Path to what pydantic complains about; its location also names members of unions, which are not places."""
     path: list[str | int] = []
     part: Any
     for part in detail["loc"]:

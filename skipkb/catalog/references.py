@@ -83,7 +83,7 @@ def read_references(directory: Path, problems: list[Problem]) -> dict[str, Refer
             problems.append(Problem(FILE, line, 1, entry.key, f"the record lacks {', '.join(missing)}"))
             continue
         if not re.fullmatch("[0-9]{4}", str(fields["year"])):
-            problems.append(Problem(FILE, line, 1, entry.key, f"year {fields['year']!r} is no year"))
+            problems.append(Problem(FILE, line, 1, entry.key, f"year {fields['year']!r} is not a year"))
             continue
         venue = next((fields[name] for name in ("journal", "booktitle", "school", "publisher") if fields.get(name)), "")
         if not venue and fields.get("archiveprefix", "").lower() == "arxiv":

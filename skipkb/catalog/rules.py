@@ -195,7 +195,7 @@ def _check_hosts(hosts: set[str], document: Document, problems: list[Problem]) -
         if host not in hosts:
             near = difflib.get_close_matches(host, hosts, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            message = f"{host!r} is no known host; {hint}if it is right, add it to hosts in survey.yaml"
+            message = f"{host!r} is not a known host; {hint}if it is right, add it to hosts in survey.yaml"
             problems.append(document.problem(place, message))
 
 
@@ -231,7 +231,7 @@ def _check_implementation(work: Work, document: Document, problems: list[Problem
     variants = {variant.name for variant in work.variants}
     for index, peer in enumerate(work.peers):
         if peer.variant and peer.variant not in variants:
-            message = f"{peer.variant!r} is no variant of this entry"
+            message = f"{peer.variant!r} is not a variant of this entry"
             problems.append(document.problem(("peers", index, "variant"), message))
     own = f"{PACKAGE.name}.models.{work.folder}.{work.key}:"
     if any(variant.build.startswith(own) for variant in work.variants):

@@ -167,7 +167,7 @@ def _plain(loader: Any, node: yaml.Node, path: KeyPath, seen: set[int], refuse: 
         except ValueError as error:
             raise _RefusedError(f"not a valid value: {error}", node, path) from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise _RefusedError(f"{node.value} is no number that can be stored", node, path)
+            raise _RefusedError(f"{node.value} is not a number that can be stored", node, path)
         return value
     if isinstance(node, yaml.SequenceNode):
         if node.tag != "tag:yaml.org,2002:seq":

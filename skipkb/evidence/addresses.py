@@ -41,7 +41,7 @@ class Link:
     dead_since: str | None = None
     """Day on which it was first found dead, if it still is."""
     note: str = ""
-    """What the last question got for an answer, where that was no success."""
+    """What the last question got for an answer, where that was not a success."""
 
 
 def links_file() -> Path:

@@ -137,7 +137,7 @@ class Channels(TorchFunctionMode):
         self.alive.append(tensor)  # or its id would be given to another
 
     def axis(self, tensor: Tensor, axis: int, channels: list[Channel]) -> None:
-        """These channels lie along an axis of a parameter; of what is none, they stay."""
+        """These channels lie along an axis of this tensor. They stay if it is not a parameter."""
         name = self.names.get(id(tensor))
         if name is None:
             self.stay(channels)

@@ -146,7 +146,7 @@ class Skip:
     edges: tuple[Edge, ...]
     """Every shortcut into this merge, the longest first."""
     others: tuple[Operand, ...]
-    """The operands that are no shortcut: the residual."""
+    """The operands that are not shortcuts: the residual."""
 
     @property
     def source(self) -> str:

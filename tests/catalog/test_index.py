@@ -86,7 +86,7 @@ def test_an_index_of_another_format_is_compiled_anew(
 
 
 def _garbage(content: bytes) -> bytes:
-    return b"this is no database" * 1000
+    return b"this is not a database" * 1000
 
 
 def _truncated(content: bytes) -> bytes:

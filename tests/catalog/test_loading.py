@@ -430,7 +430,7 @@ def test_links_lead_to_known_hosts(problems_of: Problems, directory: Path) -> No
     path.write_text(yaml.safe_dump(entry).replace("'2026-01-02'", "2026-01-02"))
     (problem,) = loading.read(directory)[1]
     assert problem.key_path == "code[0].source.url"
-    assert "'exampel.com' is no known host; did you mean 'example.com'?" in problem.message
+    assert "'exampel.com' is not a known host; did you mean 'example.com'?" in problem.message
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,9 @@ def test_a_preprint_has_arxiv_for_its_venue(read: Read) -> None:
         ("@article{b, author={Doe}, title={T}, title={U}, year={2015}}", 1, "Duplicate field keys on entry: 'title'"),
         ("@article{b, author={Doe, Jane, Jr, X}, title={T}, year={2015}}", 1, "Too many commas"),
         ("@article{b, title={T}}", 1, "b: the record lacks author, year"),
-        ("@article{b, author={D}, title={T}, year={in press}}", 1, "b: year 'in press' is no year"),
-        ("@article{b, author={D}, title={T}, year={²⁰¹⁵}}", 1, "b: year '²⁰¹⁵' is no year"),
-        ("@article{b, author={D}, title={T}, year={20155}}", 1, "b: year '20155' is no year"),
+        ("@article{b, author={D}, title={T}, year={in press}}", 1, "b: year 'in press' is not a year"),
+        ("@article{b, author={D}, title={T}, year={²⁰¹⁵}}", 1, "b: year '²⁰¹⁵' is not a year"),
+        ("@article{b, author={D}, title={T}, year={20155}}", 1, "b: year '20155' is not a year"),
         ("\narticle{b, author={D}, title={T}, year={2015}}", 2, "text outside any record: 'article{b, author="),
     ],
 )

@@ -64,7 +64,7 @@ def test_skips_only_where_stride_and_width_allow(table: tuple[mobilenet_v3.Line,
 
 
 def test_skips_by_hand() -> None:
-    """A block that does not expand crosses two convolutions only, so its skip is no long one."""
+    """A block that does not expand crosses two convolutions only, so its skip is not a long one."""
     with torch.device("meta"):
         large, small = mobilenet_v3.mobilenet_v3_large(), mobilenet_v3.mobilenet_v3_small()
         plain = mobilenet_v3.mobilenet_v3_small(residual=False)

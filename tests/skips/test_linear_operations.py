@@ -1,4 +1,4 @@
-"""Linear operations are no activations, and a norm written by hand is a norm."""
+"""Linear operations are not activations, and a norm written by hand is a norm."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def layers() -> dict[str, nn.Module]:
 @pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("way", LINEAR)
 def test_linear(way: str, capture: str) -> None:
-    """On the shortcut it is no activation; beside a projection it is nothing nonlinear that would be bypassed."""
+    """On the shortcut it is not an activation; beside a projection nothing nonlinear is bypassed."""
     apply = LINEAR[way]
     graph = traced(Net(lambda m, x: apply(x) + m.b(F.relu(m.a(x))), **layers()), (2, 8), capture)
     assert (graph.counts()["add"], graph.counts()["activated"]) == (1, 0), graph

@@ -637,7 +637,7 @@ def test_views_that_do_not_overlap(capture: str) -> None:
 
 @pytest.mark.parametrize("capture", CAPTURES)
 def test_learned_query_is_no_layer(capture: str) -> None:
-    """What layers make of parameters alone is no weight: data times it is attention, not a linear layer."""
+    """What layers make of parameters alone is not a weight: data times it is attention, not a linear layer."""
 
     def rule(m: Net, x: Tensor) -> Tensor:
         query = m.l1(m.token.expand(len(x), 4, C))

@@ -84,7 +84,7 @@ def test_nothing_left_to_drop() -> None:
         ablate(chain(SUMS["sum"]), skip, drop="residual")
 
 
-# -- the main path is no shortcut
+# -- the main path is not a shortcut
 
 
 def gated_unet(m: Any, x: Tensor) -> Tensor:

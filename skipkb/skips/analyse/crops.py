@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
 
 def settle(trace: Trace) -> None:
-    """Mark as partial what is no crop, and give crops their lower resolution."""
+    """Mark as partial what is not a crop, and give crops their lower resolution."""
     nodes = trace.nodes
     sliced = [number for number, node in enumerate(nodes) if node.cut]
     if not sliced:

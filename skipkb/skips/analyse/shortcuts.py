@@ -57,7 +57,7 @@ class Relation(NamedTuple):
     mine: Path
     other: Path
     shortcut: Shortcut | None
-    """Class of the first operand as a shortcut around the second; None if it is none."""
+    """Class of the first operand as a shortcut around the second; None if it is not a shortcut."""
 
     @property
     def gain(self) -> int:

@@ -38,7 +38,7 @@ def describe(graph: SkipGraph, folds: Sequence[Fold] = ()) -> str:
     if graph.weak:
         said.append(f"{many(len(graph.weak), 'weak skip')} around a norm or a scale only, drawn thin")
     if graph.multi_branch:
-        said.append(f"{many(len(graph.multi_branch), 'merge')} of equal branches, which are no skips")
+        said.append(f"{many(len(graph.multi_branch), 'merge')} of equal branches, which are not skips")
     if graph.lost:
         said.append(f"{many(len(graph.lost), 'place')} where the trace lost the data")
     for fold in folds:

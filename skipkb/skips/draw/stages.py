@@ -53,7 +53,7 @@ def _aside(graph: SkipGraph) -> frozenset[int]:
     """Layers on a smaller copy that comes back: squeeze-and-excitation, pooled keys, a shortcut computed first.
 
     That is: on the way to a gate, or lower than what follows in a block that ends no higher than it began. The floor
-    of an encoder-decoder is none of these: its shortcuts cross scales.
+    of an encoder-decoder is not one of these: its shortcuts cross scales.
     """
     places = [max(layer.places, 1) for layer in graph.layers]
     wide = max((k for k, number in enumerate(places) if number > 1), default=-1)

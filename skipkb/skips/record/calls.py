@@ -67,7 +67,7 @@ def tensors_in(value: Any, seen: set[int] | None = None) -> list[Tensor]:
 
 
 def items_of(value: Any) -> list[Any]:
-    """What a container or an object holds; nothing of what is no data: modules, classes, functions."""
+    """What a container or an object holds; but not what holds no data: modules, classes, functions."""
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, (list, tuple)):

@@ -30,7 +30,7 @@ from skipkb.skips.record.values import Operands
 _WEIGHTED = {Family.MATMUL, Family.CONV, Family.EMBEDDING, Family.RECURRENT, Family.ATTENTION}
 _MERGES = {Family.ADD: "add", Family.CAT: "concat", Family.STACK: "concat", Family.EXTREME: "maximum"}
 _NO_LAYERS = {"where", "prelu", "scaled_dot_product_attention", "rrelu", "bucketize", "cdist", "gather"}
-"""Operations that may meet a matrix of parameters and are no layer for it."""
+"""Operations that may meet a matrix of parameters and are not a layer for that."""
 _PERMUTES = {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT"}
 
 

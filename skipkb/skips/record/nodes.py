@@ -70,7 +70,7 @@ class Trace:
     ends: set[int] = field(default_factory=set)
     """Nodes whose values leave the forward, or are read where the data cannot be followed."""
     fixed: list[Site] = field(default_factory=list)
-    """Products and convolutions with a matrix that is no parameter."""
+    """Products and convolutions with a matrix that is not a parameter."""
     level: str = ""
     """``aten.`` where the operations are aten operators."""
 

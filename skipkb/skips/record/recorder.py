@@ -49,7 +49,7 @@ class Recorder:
             self.values.add_module(path, module)
 
     def add_input(self, tensor: Tensor, name: str, frame: Frame) -> None:
-        """An input of the model: data of its own source. Masks (bool) are no data."""
+        """An input of the model: data of its own source. Masks (bool) are not data."""
         if tensor.dtype == torch.bool:
             self.values.put(tensor, -1)
             return
@@ -248,7 +248,7 @@ def _packed(call: Call) -> Matrix | None:
 
 
 def _target(call: Call) -> Tensor | None:
-    """The operand that the operation was asked to write to; statistics that a norm updates are none."""
+    """The operand that the operation was asked to write to; not statistics that a norm updates."""
     for tensor in call.mutated:
         if not call.outs or (len(call.outs) == 1 and call.outs[0] is tensor):
             return tensor

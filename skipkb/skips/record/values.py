@@ -20,7 +20,7 @@ NOTHING: frozenset[str] = frozenset()
 ONCE_DATA = frozenset(("\0data",))
 """Among the names behind a constant: it was data before it was detached."""
 MADE = frozenset(("\0made",))
-"""Among the names behind a constant: a layer made it from parameters (a learned query), so it is no weight itself."""
+"""Among the names behind a constant: a layer made it from parameters (a learned query), and it is not a weight."""
 MARKS = ONCE_DATA | MADE
 
 _OWN = frozenset(nn.Module().__dict__)
@@ -143,7 +143,7 @@ class Values:
         return writes[-1].whole if writes is not None else self._owners.get(storage, -1)
 
     def began_as_data(self, storage: int) -> bool:
-        """Whether the storage was made for data, and is no buffer of constants that is being filled."""
+        """Whether the storage was made for data, and is not a buffer of constants that is being filled."""
         return self._owners.get(storage, -1) >= 0
 
     def is_data(self, tensor: Tensor) -> bool:
