@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from skipkb.evidence.recorded import Recorded
+from skipkb.site.table_pages import table_page
+
 from .reading import row_data, shown, tables  # type: ignore[import-not-found]
+from .real import load  # type: ignore[import-not-found]
 
 HEADER = [
     *("Method", "Year", "Data set", "Code", "Merge", "Span", "Runs here"),
@@ -369,3 +373,19 @@ def test_what_nobody_has_read_is_on_no_page(small_pages: Path) -> None:
             text = path.read_text("utf-8")
             assert "Nobody has read this" not in text, path
             assert "Fashion-MNIST is unread" not in text, path
+
+
+def test_every_erratum_with_a_column_marks_a_cell_of_the_real_tables() -> None:
+    catalogue, recorded = load(), Recorded()
+    found: set[tuple[str, int]] = set()
+    for table in catalogue.survey.tables:
+        marks = re.findall(r"methods/(\w+)\.html#erratum-(\d+)", table_page(table, catalogue, recorded))
+        found |= {(key, int(number)) for key, number in marks}
+    wanted = {
+        (work.key, number)
+        for work in catalogue.entries.values()
+        for number, erratum in enumerate(work.errata, start=1)
+        if erratum.column and work.survey.rows
+    }
+    assert wanted
+    assert wanted <= found
