@@ -68,7 +68,6 @@ def _row(work: Work, found: SurveyTable, recorded: Recorded, columns: Sequence[s
     """The cells: the text of each column, but for those that have marks, links or a number to sort by."""
     row = next(row for row in work.survey.rows if row.table == found.key)
     # A record of the bibliography stands behind every table.
-    # A record of the bibliography stands behind every table.
     here = re.compile(rf"Table {found.number}\b|References?\b")
     errata: dict[str, list[Erratum]] = {"reference": [], "description": [], "datasets": [], "code": []}
     for erratum in work.errata:
