@@ -220,7 +220,9 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.json:
         fields = ("key", "name", "title", "year", "score", "snippet")
         found = [{name: getattr(hit, name) for name in fields} for hit in hits]
-        _print_json({"hits": found, "suggestions": list(hits.suggestions)})
+        _print_json(
+            {"hits": found, "suggestions": list(hits.suggestions), "explanations": list(hits.explanations)}
+        )
         return FINE
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     for hit in hits:
@@ -229,6 +231,8 @@ def _search(arguments: argparse.Namespace) -> int:
         print(f"{hit.key}  {bold}{hit.name}{plain} ({hit.year})  {hit.title}\n    {text}")
     if not hits:
         print("nothing found")
+    if hits.explanations:
+        print(f"\nexplained in {', '.join(hits.explanations)}: skipkb list --explanation {hits.explanations[0]}")
     if hits.suggestions:
         print(f"did you mean {' or '.join(hits.suggestions)}?")
     return FINE

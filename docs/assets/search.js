@@ -221,12 +221,22 @@
     return Object.assign(made, attributes);
   }
 
+  // Sections that explain what most of these works are about, those of most of them first.
+  function explained(works) {
+    if (2 * works.filter((sections) => sections.length).length < Math.max(works.length, 2)) return [];
+    const counts = new Map();
+    for (const section of works.flat()) counts.set(section, (counts.get(section) || 0) + 1);
+    return [...counts.keys()].sort((one, other) => counts.get(other) - counts.get(one) || (one < other ? -1 : 1));
+  }
+
   function searchPage(form) {
     ready().then(function (made) {
       window.skipkb.find = made.find;
       const input = form.querySelector("input");
       const results = document.getElementById("skb-results");
       const count = document.getElementById("skb-count");
+      const explanations = element("p", "", { id: "skb-explanations", hidden: true });
+      count.after(explanations);
       const controls = new Map();
       for (const facet of ["task", "merge", "span", "theme", "runs"]) {
         const values = new Set(window.SKIPKB_SEARCH.entries.flatMap((entry) => entry.facets[facet] || []));
@@ -247,6 +257,13 @@
             element("p", entry.contribution),
           );
           return item;
+        }));
+        const about = found.slice(0, window.SKIPKB_SEARCH.about);
+        const sections = explained(about.map((entry) => entry.facets.explanation || []));
+        explanations.hidden = !sections.length;
+        explanations.replaceChildren("Explained in ", ...sections.flatMap(function (section, number) {
+          const { title, page } = window.SKIPKB_SEARCH.explanations[section];
+          return [...(number ? [", "] : []), element("a", title, { href: page })];
         }));
         const nowhere = unknown.map(([word, instead]) => "; nothing has " + word + (instead ? ", shown is " + instead : ""));
         count.textContent = found.length + (found.length === 1 ? " work" : " works") + nowhere.join("");

@@ -6,6 +6,7 @@ Everything here reads the compiled index with the standard library only.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ FILTERS = (*FACETS, *NUMBERS)
 """Names of all filters."""
 _WEIGHTS = ", ".join(map(str, SEARCHED.values()))
 _CERTAIN = 1000.0  # the score of a work whose name is the query
+ABOUT = 10
+"""So many hits say what a question is about."""
 _RANKED = 1000  # a word that occurs in more works than this says nothing; the first so many compete
 Filter = str | int | bool | range | Sequence[str] | Sequence[int]
 
@@ -43,10 +46,26 @@ class Hit:
 
 @dataclass(frozen=True)
 class Hits(Sequence[Hit]):
-    """Ranked results, and for words that occur nowhere the nearest names."""
+    """Ranked results, and what else may help."""
 
     hits: tuple[Hit, ...]
     suggestions: tuple[str, ...] = ()
+    """For words that occur nowhere, the nearest names."""
+
+    @property
+    def explanations(self) -> tuple[str, ...]:
+        """Sections of the survey that explain what most first hits are about, such as ``V.A``, the best first."""
+        keys = [hit.key for hit in self.hits[:ABOUT]]
+        marks = ", ".join("?" * len(keys))
+        rows = query(
+            "SELECT entry.key, upper(facet.value) FROM facet JOIN entry ON entry.id = facet.entry"
+            f" WHERE facet.facet = 'explanation' AND entry.key IN ({marks})",
+            keys,
+        )
+        if 2 * len({key for key, _ in rows}) < max(len(keys), 2):
+            return ()
+        counts = Counter(section for _, section in rows)
+        return tuple(sorted(counts, key=lambda section: (-counts[section], section)))
 
     def __getitem__(self, index: Any) -> Any:
         return self.hits[index]

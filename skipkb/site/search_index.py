@@ -11,9 +11,11 @@ from skipkb.catalog.entry import Work
 from skipkb.catalog.facets import FACETS, NUMBERS, PHRASES
 from skipkb.catalog.index import facet_values, identifiers, names_of, numbers, searched
 from skipkb.catalog.loading import Catalogue
+from skipkb.catalog.search import ABOUT
 from skipkb.catalog.synonyms import Lexicon
 from skipkb.catalog.words import LONGEST_RUN, QUESTION_WORDS, SEARCHED, joined, words
 from skipkb.catalog.writing import write_text
+from skipkb.site.groups import section_page_name
 
 
 def search_data(catalogue: Catalogue) -> str:
@@ -29,6 +31,11 @@ def search_data(catalogue: Catalogue) -> str:
         "free_text": [name for name, facet in FACETS.items() if facet.part],
         "question_words": sorted(QUESTION_WORDS),
         "longest_run": LONGEST_RUN,
+        "about": ABOUT,
+        "explanations": {
+            number.lower(): {"title": f"{number} {title}", "page": f"{section_page_name(number)}.html"}
+            for number, title in catalogue.survey.explanations.items()
+        },
         "alternatives": lexicon.alternatives(catalogue.synonyms),
         "entries": [_document(work) for work in catalogue.entries.values()],
     }

@@ -101,3 +101,16 @@ def test_what_a_reader_loads_for_searching_is_under_a_megabyte(visit: Any) -> No
     index = "search/search_index.js" if visit.site.name == "site" else "search.js"  # of Material and of Zensical
     sizes = {name: (visit.site / name).stat().st_size for name in ("assets/search-data.js", index)}
     assert sum(sizes.values()) < 1_000_000, sizes
+
+
+def test_a_question_why_leads_to_the_explanations(visit: Any, page: Any) -> None:
+    sections = page.locator("#skb-explanations")
+    page.locator("#skb-search input").fill("U-Net")
+    expect(sections).to_be_hidden()
+    page.locator("#skb-search input").fill("why do skips help")
+    expect(sections).to_contain_text("Explained in")
+    assert len({link.split()[0] for link in sections.locator("a").all_inner_texts()}) >= 4
+    page.locator("#skb-search input").fill("ensembles of shallow networks")
+    expect(sections.locator("a").first).to_have_text("V.B Ensembles of shallow networks")
+    sections.locator("a").first.click()
+    expect(page.locator("h1")).to_contain_text("Ensembles of shallow networks")

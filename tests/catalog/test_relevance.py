@@ -71,3 +71,10 @@ def test_synonyms_are_words_and_no_questions() -> None:
     members = {member.lower() for group in text["groups"] for member in group}
     assert not {question.lower() for question in ALL if len(question.split()) > 3} & members
     assert not {path.stem for path in (ROOT / "catalog").glob("*/*.yaml")} & members
+
+
+def test_a_question_why_leads_to_the_explanations() -> None:
+    assert {"V.A", "V.B", "V.D", "V.E"} <= set(search("why do skips help").explanations)
+    assert search("ensembles of shallow networks").explanations[0] == "V.B"
+    assert search("U-Net").explanations == ()
+    assert search("").explanations == ()
