@@ -220,9 +220,7 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.json:
         fields = ("key", "name", "title", "year", "score", "snippet")
         found = [{name: getattr(hit, name) for name in fields} for hit in hits]
-        _print_json(
-            {"hits": found, "suggestions": list(hits.suggestions), "explanations": list(hits.explanations)}
-        )
+        _print_json({"hits": found, "suggestions": list(hits.suggestions), "explanations": list(hits.explanations)})
         return FINE
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     for hit in hits:
