@@ -6,7 +6,7 @@ ResNet itself, with the options of its paper, is :mod:`skipkb.models.classificat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
@@ -142,7 +142,7 @@ class ResNetTrunk(nn.Module):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: layers and widths that do not fit together.
+        ValueError: layers and widths that do not fit together, or a stem that does not exist.
     """
 
     def __init__(
@@ -158,6 +158,8 @@ class ResNetTrunk(nn.Module):
     ) -> None:
         super().__init__()
         check_stages(type(self).__name__, layers, widths)
+        if stem not in get_args(Stem):
+            raise ValueError(f"{type(self).__name__}: stem must be one of {', '.join(get_args(Stem))}, got {stem!r}")
         self.in_channels = in_channels
         self.smallest = 3 if stem == "caffe" else 1  # what leaves the pooling a pixel
         self.conv1 = _first_layers(stem, in_channels, stem_width)

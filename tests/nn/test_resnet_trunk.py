@@ -106,6 +106,8 @@ def test_mistakes_carry_the_name_of_the_model() -> None:
             Named(Basic, layers=layers, widths=widths, num_classes=2, in_channels=1)
         with pytest.raises(ValueError, match=r"X: layers .* got layers=.* and widths="):
             check_stages("X", layers, widths)
+    with pytest.raises(ValueError, match="Named: stem must be one of imagenet, caffe, cifar, deep, got 'wide'"):
+        Named(Basic, layers=(1,), widths=(4,), stem="wide", num_classes=2, in_channels=1)  # type: ignore[arg-type]
     named = Named(Basic, layers=(1,), widths=(4,), num_classes=2, in_channels=1)
     with pytest.raises(ValueError, match=r"Named: expected input \[N, 1, H, W\], got \[1, 3, 8, 8\]"):
         named(torch.rand(1, 3, 8, 8))

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipkb.models.classification.pyramidnet import BasicUnit, BottleneckUnit, Unit, pyramid
+from skipkb.models.classification.stochastic_depth import survival_probabilities
 from skipkb.nn.depth import blocks_of_depth
 from skipkb.nn.initial_values import he_fan_out
 from skipkb.nn.input_check import check_pictures
@@ -46,11 +47,6 @@ __all__ = [
 Level = Literal["batch", "image", "channel", "pixel"]
 Range = tuple[float, float]
 LEVELS = {"batch": 0, "image": 1, "channel": 2, "pixel": 4}  # leading axes along which numbers differ
-
-
-def survival_probabilities(blocks: int, last: float) -> list[float]:
-    """p_1 to p_L, falling linearly to ``last``."""
-    return [1 - block / blocks * (1 - last) for block in range(1, blocks + 1)]
 
 
 class Shake(torch.autograd.Function):
