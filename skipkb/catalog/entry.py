@@ -80,15 +80,7 @@ Licence = Annotated[str, AfterValidator(_licence)]
 Shape = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=6)]
 
 
-def _substitution(value: list[str]) -> list[str]:
-    try:
-        re.sub(value[0], value[1], "")
-    except re.error as error:
-        raise ValueError(f"no regular expression and replacement: {error}") from None
-    return value
-
-
-Substitution = Annotated[list[str], Field(min_length=2, max_length=2), AfterValidator(_substitution)]
+Substitution = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Model(BaseModel):
@@ -273,14 +265,15 @@ class Relation(Model):
 
 
 class StateDict(Model):
-    """A checkpoint format that loads with strict=True and no renaming."""
+    """An official checkpoint format that loads with strict=True and no renaming; that of a compared peer goes without
+    saying."""
 
     library: Line
-    """Package or official repository whose names are used."""
+    """Official repository whose names are used."""
     constructor: Line
-    """How that library builds the same network."""
+    """How that repository builds the same network."""
     test: Annotated[str, StringConstraints(pattern=r"^tests/[\w/]+\.py$")]
-    """The parity test that proves it."""
+    """The test that proves it."""
 
 
 class Weights(Model):
@@ -378,9 +371,10 @@ class Peer(Model):
     """How tests/parity/test_peers.py compares it; left out where it does not. `as built`: with the same weights it
     gives the same outputs and gradients. `difference undone`: so it does after `undo` of tests/parity/KEY.py. `names
     and shapes`: its tensors are ours, and more would take too long."""
-    names: Literal["in order"] | list[Substitution] = []
-    """Their names of tensors in ours: regular expressions and replacements, applied one after the other, or
-    `in order` where the same tensors come in the same order. Left out where the names are the same."""
+    names: Literal["in order", "by code"] | list[Substitution] = []
+    """Their names of tensors in ours: regular expressions and replacements, applied one after the other; `in order`
+    where the same tensors come in the same order; `by code` where `our_name` of tests/parity/KEY.py says them. Left
+    out where the names are the same: their state dict then loads here."""
     input: Shape | None = None
     """Pictures to compare with, where 2 of 64 x 64 are too large or do not fit."""
     timed: Annotated[int, Field(ge=1)] | None = None
@@ -395,16 +389,31 @@ class Peer(Model):
             raise ValueError("what is compared or timed needs `build` and `variant`")
         if (self.names or self.input) and not self.compared:
             raise ValueError("`names` and `input` are for a peer that is compared")
+        for pattern, replacement in self.names if isinstance(self.names, list) else ():
+            try:
+                re.sub(pattern, replacement, "")
+            except re.error as error:
+                raise ValueError(f"names: {pattern!r} to {replacement!r} cannot be: {error}") from None
         return self
 
     @property
     def call(self) -> str:
         """How it is built, as text: ``torchvision.models.resnet18()``."""
-        if self.build is None:
-            return self.constructor or ""
-        return (
-            f"{self.build.replace(':', '.')}({', '.join(f'{name}={value!r}' for name, value in self.kwargs.items())})"
-        )
+        return _call(self.build.replace(":", "."), self.kwargs) if self.build else self.constructor or ""
+
+    @property
+    def ours(self) -> str:
+        """The model of ours it is beside, as text: ``sknet50(port=True)``, or its bare name."""
+        return _call(self.variant or "", self.variant_kwargs) if self.variant_kwargs else self.variant or ""
+
+    @property
+    def loads_here(self) -> bool:
+        """Whether its state dict loads into ours without renaming, which a test shows."""
+        return self.compared is not None and not self.names
+
+
+def _call(name: str, arguments: dict[str, JsonValue]) -> str:
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 class Deviation(Model):

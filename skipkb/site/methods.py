@@ -192,15 +192,18 @@ def _work_link(work: Work) -> str:
 
 
 def _checkpoints(work: Work) -> str:
+    found = [(p.ours, p.package, p.call, "tests/parity/test_peers.py") for p in work.peers if p.loads_here]
+    found += [(v.name, s.library, s.constructor, s.test) for v in work.variants for s in v.state_dicts]
+    place = {variant.name: number for number, variant in enumerate(work.variants)}
+    found.sort(key=lambda row: place[row[0].partition("(")[0]])
     rows = [
         [
-            f"<code>{escape(v.name)}</code>",
-            escape(s.library),
-            f"<code>{escape(s.constructor)}</code>",
-            f"<code>{escape(s.test)}</code>",
+            f"<code>{escape(ours)}</code>",
+            escape(library),
+            f"<code>{escape(call)}</code>",
+            f"<code>{escape(test)}</code>",
         ]
-        for v in work.variants
-        for s in v.state_dicts
+        for ours, library, call, test in found
     ]
     if not rows:
         return ""
@@ -310,9 +313,7 @@ def _compared(peer: Peer) -> str:
     if not peer.compared:
         return "not compared"
     same, after = _COMPARED[peer.compared]
-    options = ", ".join(f"{name}={value!r}" for name, value in peer.variant_kwargs.items())
-    ours = f"{peer.variant}({options})" if options else peer.variant
-    return f"{same} <code>{escape(ours or '')}</code>{after}, compared by a test"
+    return f"{same} <code>{escape(peer.ours)}</code>{after}, compared by a test"
 
 
 def _results(work: Work) -> str:

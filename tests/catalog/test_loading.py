@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import shutil
 from collections.abc import Callable
@@ -517,6 +518,41 @@ def test_tests_that_an_entry_names_exist(problems_of: Problems) -> None:
     assert found[0].endswith("variants[0].state_dicts[0].test: there is no file tests/no/such.py")
     assert found[1].endswith("deviations[0].test: tests/catalog/test_loading.py defines no test_no_such")
     assert rules.missing_test("tests/catalog/test_loading.py::test_tests_that_an_entry_names_exist") is None
+
+
+PEER: dict[str, Any] = {
+    "package": "lib", "version": "1.0", "build": "lib.nets:alpha", "parameters": 7, "difference": "none",
+    "source": UNVERIFIED,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"constructor": "alpha()"}, "either `build` with `kwargs`, or `constructor` as text"),
+        ({"build": None}, "either `build` with `kwargs`, or `constructor` as text"),
+        ({"compared": "as built"}, "needs `build` and `variant`"),
+        ({"timed": 1}, "needs `build` and `variant`"),
+        ({"variant": "alpha-1", "names": "in order"}, "are for a peer that is compared"),
+        ({"variant": "alpha-2"}, "'alpha-2' is not a variant of this entry"),
+        ({"variant": "alpha-1", "compared": "as built", "names": [["(", ""]]}, "cannot be: "),
+        ({"variant": "alpha-1", "compared": "as built", "names": [["", r"\1"]]}, "cannot be: "),
+    ],
+)
+def test_a_peer_that_contradicts_itself(problems_of: Problems, changes: dict[str, Any], message: str) -> None:
+    found = problems_of(running(peers=[copy.deepcopy(PEER) | changes]))
+    assert message in found[0]
+
+
+def test_a_peer_says_how_it_is_built_and_beside_what(directory: Path) -> None:
+    text = PEER | {"build": None, "constructor": "B('alpha.py')"}
+    whole = PEER | {"kwargs": {"depth": 3}, "variant": "alpha-1", "compared": "as built"}
+    peers = [text, PEER, whole, whole | {"variant_kwargs": {"port": True}, "names": "in order"}]
+    peers = [copy.deepcopy(peer) for peer in peers]  # YAML without aliases
+    found = loading.load(sample.write(directory, running(peers=peers))).entries["alpha"].peers
+    assert [peer.call for peer in found] == ["B('alpha.py')", "lib.nets.alpha()", *["lib.nets.alpha(depth=3)"] * 2]
+    assert [peer.ours for peer in found] == ["", "", "alpha-1", "alpha-1(port=True)"]
+    assert [peer.loads_here for peer in found] == [False, False, True, False]
 
 
 def test_entries_come_folder_by_folder(directory: Path) -> None:

@@ -1,7 +1,7 @@
 """Every peer that an entry declares as compared: the same weights, the same outputs and gradients.
 
-The entry says which model of ours it equals and how its tensors are called (``peers``). Where a difference has to be
-undone first, ``undo`` of ``tests/parity/KEY.py`` does it; tests that belong to one entry are in ``test_KEY.py``.
+The entry says which model of ours it equals and how its tensors are called (``peers``); what needs code is in
+``tests/parity/KEY.py``. Tests that belong to one entry are in ``test_KEY.py``.
 """
 
 from __future__ import annotations
@@ -48,14 +48,13 @@ def test_peer(pair: Pair) -> None:
     assert sum(p.numel() for p in theirs.parameters()) == peer.parameters
     if peer.compared is None:
         return
-    code: Any = import_module(f"tests.parity.{pair.key}") if peer.compared == "difference undone" else None
     if package == "pytorchcv":
         of_any_size(theirs)
-    if code:
-        code.undo(theirs)
+    if peer.compared == "difference undone":
+        code(pair.key).undo(theirs)
     ours = on_meta(lambda: skipkb.create_model(peer.variant or "", **peer.variant_kwargs))
-    if hasattr(code, "our_name"):
-        names = {name: code.our_name(name) for name in theirs.state_dict()}
+    if peer.names == "by code":
+        names = {name: code(pair.key).our_name(name) for name in theirs.state_dict()}
     else:
         names = renamed(theirs.state_dict(), peer.names, ours.state_dict())
     if peer.compared == "names and shapes":
@@ -65,6 +64,11 @@ def test_peer(pair: Pair) -> None:
     scramble(theirs)
     load(ours, theirs.double(), names)
     same_runs(ours, theirs, torch.randn(peer.input or (2, 3, 64, 64)), names)
+
+
+def code(key: str) -> Any:
+    """The file of an entry that says in code what words cannot."""
+    return import_module(f"tests.parity.{key}")
 
 
 def test_a_weight_of_theirs_that_ours_lacks_is_refused() -> None:

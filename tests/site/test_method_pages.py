@@ -184,6 +184,7 @@ def test_how_models_are_made_and_what_loads_into_them(alpha: str, beta: str) -> 
     assert "How the exact figures follow" not in alpha
     assert tables(alpha)["Checkpoints that load without renaming"] == [
         ["Model", "Checkpoints of", "Built there by", "Proved by"],
+        ["alpha20(port=True)", "otherlib", "otherlib.nets.alpha(depth=20)", "tests/parity/test_peers.py"],
         ["alpha20", "timm", "create_model('alpha20')", "tests/site/conftest.py"],
     ]
 
