@@ -44,7 +44,7 @@ hide: [toc]
 
 # {heading(f"Table {found.number}: {found.title}")}
 
-<p>{len(works)} of the survey's {found.survey_rows} rows are in the catalogue; {running} of them run{"s" if running == 1 else ""} here.
+<p>{len(works)} of the survey's {found.survey_rows} rows are in the catalogue; {running} of them can be run here.
 A cell shows what was verified; where the survey differs, its words are struck through and the erratum is one
 click away; a note adds to what is right. Cells marked
 <span class="skb-mark skb-unverified">unverified</span> nobody has re-checked yet.</p>

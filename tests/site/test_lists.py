@@ -96,7 +96,7 @@ def test_sections_of_the_survey(
     head, chips = (shown(paragraph) for paragraph in re.findall(r"(?s)<p>(.*?)</p>", text))
     assert head == (
         f"The {len(keys)} works that belong to section {number} of the survey, in order of year; "
-        f"{running} of them run here."
+        f"{running} of them can be run here."
     )
     assert chips == others
     assert [row["key"] for row in row_data(text)["rows"]] == keys
