@@ -82,7 +82,7 @@ def {key}(*, num_classes: int = 1000) -> {cls}:
 
 
 def objective(output: Tensor, target: Tensor) -> Tensor:
-    """TODO the loss the paper trains with; a scalar."""
+    """TODO the loss the paper trains with; a scalar. The plain ones are in skipkb.nn.objectives."""
     raise NotImplementedError
 '''
 
