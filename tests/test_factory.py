@@ -90,8 +90,8 @@ def test_nothing_near() -> None:
 def test_import_paths() -> None:
     assert resolve("json:dumps") is __import__("json").dumps
     for path, message in [
-        ("json", "it has the form package.module:name"),
-        ("json:", "it has the form package.module:name"),
+        ("json", "which has the form package.module:name"),
+        ("json:", "which has the form package.module:name"),
         ("skipkb.no.such:thing", "there is no module 'skipkb.no'"),
         ("json:dumsp", "module 'json' has no 'dumsp'; did you mean 'dump'"),
     ]:

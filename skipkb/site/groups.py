@@ -188,7 +188,7 @@ hide: [toc]
 # {name} {heading(titles[name])}
 
 <p>The {len(found)} works that belong to section {name} of the survey, in order of year;
-{sum(work.runs for work in found)} of them run here.</p>
+{sum(work.runs for work in found)} of them can be run here.</p>
 
 <p>{chips}</p>
 
