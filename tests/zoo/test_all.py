@@ -15,8 +15,8 @@ from . import models  # type: ignore[import-not-found]
 
 pytestmark = [pytest.mark.zoo_all, pytest.mark.filterwarnings("ignore")]
 
-WITHOUT = ("vgg", "mobilenetv1_100", "mobilenetv1_100h", "mobilenetv1_125")
-"""Networks that have no skip."""
+WITHOUT = ("vgg", "mobilenetv1_100", "mobilenetv1_100h", "mobilenetv1_125", "lcnet_", "test_efficientnet")
+"""Networks that add and join nothing; two of them have gates."""
 MEMORY = 2.0
 """GB that a process may have needed at most, with all that it imports."""
 
