@@ -376,7 +376,7 @@ class Peer(Model):
     where the same tensors come in the same order; `by code` where `our_name` of tests/parity/KEY.py says them. Left
     out where the names are the same: their state dict then loads here."""
     input: Shape | None = None
-    """Pictures to compare with, where 2 of 64 x 64 are too large or do not fit."""
+    """Pictures to compare with, where 2 of 48 x 48 are too large or do not fit."""
     timed: Annotated[int, Field(ge=1)] | None = None
     """With how many pictures of the variant's size benchmarks/models.py times both; left out where it does not."""
     source: Source

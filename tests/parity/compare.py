@@ -112,7 +112,13 @@ def load(ours: nn.Module, theirs: nn.Module, names: Mapping[str, str]) -> None:
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """Largest absolute difference, relative to the largest value of theirs."""
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    return largest(ours - theirs) / largest(theirs)
+
+
+def largest(values: Tensor) -> float:
+    """Largest absolute value."""
+    low, high = values.detach().aminmax()
+    return max(-low.item(), high.item())
 
 
 def same_runs(ours: nn.Module, theirs: nn.Module, x: Tensor, names: Mapping[str, str] | None = None) -> None:
@@ -146,12 +152,13 @@ def same_runs(ours: nn.Module, theirs: nn.Module, x: Tensor, names: Mapping[str,
     of_ours, of_theirs = dict(mine.named_parameters()), dict(others.named_parameters())
     gradients = {name: (of_ours[names[name]].grad, p.grad) for name, p in of_theirs.items() if name in names}
     gradients["the picture"] = (pictures[0].grad, pictures[1].grad)
-    floor = max(grad.abs().max().item() for _, grad in gradients.values() if grad is not None) * 1e-6
-    for name, (grad, other) in gradients.items():  # a bias before a normalisation gets rounding only: hence the floor
+    sizes = {name: largest(grad) for name, (_, grad) in gradients.items() if grad is not None}
+    floor = 1e-6 * max(sizes.values())  # a bias before a normalisation gets rounding only
+    for name, (grad, other) in gradients.items():
         if grad is None or other is None:
             assert grad is other, f"only one has a gradient of {name}"
         else:
-            error = (grad.view_as(other) - other).abs().max() / other.abs().max().clamp(min=floor)
+            error = largest(grad.view_as(other) - other) / max(sizes[name], floor)
             assert error < 100 * LIMIT, f"gradient of {name} differs by {error:.2g}"
     of_ours, of_theirs = dict(mine.named_buffers()), dict(others.named_buffers())
     for name, value in of_theirs.items():

@@ -63,7 +63,7 @@ def test_peer(pair: Pair) -> None:
         return
     scramble(theirs)
     load(ours, theirs.double(), names)
-    same_runs(ours, theirs, torch.randn(peer.input or (2, 3, 64, 64)), names)
+    same_runs(ours, theirs, torch.randn(peer.input or (2, 3, 48, 48)), names)
 
 
 def code(key: str) -> Any:
