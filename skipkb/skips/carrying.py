@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import Any, Protocol
 
 import torch
@@ -46,7 +47,9 @@ def enter(carrier: Carrier) -> None:
             _replace(library, name, _generator)
         _replace(library, "CheckpointFunction", _Reentrant)
         _replace(threading.Thread, "start", _start)
-        _replace(ThreadPoolExecutor, "submit", _submit)
+        _replace(ThreadPoolExecutor, "submit", _given)
+        for name in ("apply_async", "_map_async", "imap", "imap_unordered"):  # what its other methods lead to
+            _replace(ThreadPool, name, _given)
 
 
 def leave(carrier: Carrier) -> None:
@@ -118,8 +121,8 @@ def _start(original: Function) -> Function:
     return start
 
 
-def _submit(original: Function) -> Function:
-    def submit(pool: ThreadPoolExecutor, function: Function, /, *args: Any, **kwargs: Any) -> Any:
+def _given(original: Function) -> Function:
+    def given(pool: Any, function: Function, /, *args: Any, **kwargs: Any) -> Any:
         return original(pool, _elsewhere(function), *args, **kwargs)
 
-    return submit
+    return given

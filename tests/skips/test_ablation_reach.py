@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from skipkb.skips import AblationError, ablate, trace_skips
 
 POOL = ThreadPoolExecutor(1)
 POOL.submit(int).result()
+OTHER_POOL = ThreadPool(1)
+OTHER_POOL.apply(int)
 
 
 class Block(nn.Module):
@@ -234,13 +237,26 @@ def in_pool_from_before(run: Callable[[], Any]) -> Any:
     return POOL.submit(run).result()
 
 
+def in_other_pool(run: Callable[[], Any]) -> Any:
+    results = [
+        *(OTHER_POOL.apply(run), OTHER_POOL.apply_async(run).get()),
+        *OTHER_POOL.map(lambda _: run(), [0, 1]),
+        *OTHER_POOL.starmap(lambda _: run(), [(0,)]),
+        *OTHER_POOL.imap(lambda _: run(), [0]),
+        *OTHER_POOL.imap_unordered(lambda _: run(), [0], chunksize=2),
+    ]
+    for result in results[1:]:
+        assert torch.equal(results[0], result)
+    return results[0]
+
+
 def in_thread_of_its_forward(run: Callable[[], Any]) -> Any:
     outer = nn.Sequential(nn.Identity())
     outer.forward = lambda _: in_thread(run)  # type: ignore[method-assign,assignment]
     return outer(torch.zeros(1))
 
 
-@pytest.mark.parametrize("there", [in_thread, in_pool, in_pool_from_before, in_thread_of_its_forward])
+@pytest.mark.parametrize("there", [in_thread, in_pool, in_pool_from_before, in_other_pool, in_thread_of_its_forward])
 def test_threads(there: Any) -> None:
     net, skip, x = ready()
     expected, plain = net.cut(x), net(x)
