@@ -21,6 +21,10 @@ OTHER_POOL = ThreadPool(1)
 OTHER_POOL.apply(int)
 
 
+def teardown_module() -> None:
+    OTHER_POOL.terminate()
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
