@@ -1,4 +1,4 @@
-"""Every peer that an entry declares as compared: the same weights, the same outputs and gradients.
+"""Every peer that can be built here has the declared size, and one that is compared the outputs and gradients of ours.
 
 The entry says which model of ours it equals and how its tensors are called (``peers``); what needs code is in
 ``tests/parity/KEY.py``. Tests that belong to one entry are in ``test_KEY.py``.
@@ -28,9 +28,9 @@ class Pair(NamedTuple):
     peer: Peer
 
     def __str__(self) -> str:
-        options = "-".join(str(value) for value in self.peer.kwargs.values() if isinstance(value, str | float))
-        name = (self.peer.build or "").rpartition(":")[2]
-        return f"{self.key}-{self.peer.variant}-{self.peer.package}-{name}-{options}".rstrip("-")
+        words = [self.key, self.peer.variant, self.peer.package, (self.peer.build or "").rpartition(":")[2]]
+        words += [str(value) for value in self.peer.kwargs.values() if isinstance(value, str | float)]
+        return "-".join(word for word in words if word)
 
 
 PAIRS = [Pair(key, peer) for key, work in load_catalogue().entries.items() for peer in work.peers if peer.build]
@@ -46,7 +46,7 @@ def test_peer(pair: Pair) -> None:
 
     theirs = on_meta(lambda: resolve(build)(**peer.kwargs))
     assert sum(p.numel() for p in theirs.parameters()) == peer.parameters
-    if peer.compared is None:
+    if peer.compared is None:  # only counted
         return
     if package == "pytorchcv":
         of_any_size(theirs)
