@@ -20,7 +20,10 @@ from skipkb import cli
 from skipkb.catalog import index, paths
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("list", "search", "show", "cite", "table", "check", "smoke", "trace", "extract", "notebooks", "site", "export", "new")
+COMMANDS = (
+    *("list", "search", "show", "cite", "table", "check", "smoke", "trace"),
+    *("extract", "notebooks", "site", "export", "new"),
+)
 Run = tuple[int, str, str]
 
 
