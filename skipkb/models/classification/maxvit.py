@@ -89,7 +89,7 @@ class RelativePositionBias(nn.Module):
     def __init__(self, heads: int, size: int) -> None:
         super().__init__()
         self.side = 2 * size - 1
-        self.relative_position_bias_table = nn.Parameter(torch.empty(heads, self.side, self.side))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(heads, self.side, self.side))
         rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
         rows, columns = rows.flatten(), columns.flatten()
         below = rows[None, :] - rows[:, None] + size - 1
