@@ -32,8 +32,8 @@ load = functools.cache(load_catalogue)
 
 MEMORY = ROOT / "build" / "ci"
 TURNS = 10
-ZOO = "zoo"
-"""The sweep over timm and torchvision: chosen like an entry, though it is not one."""
+APART = ("zoo", "browser")
+"""The sweep over timm and torchvision, and the pages in a real browser: chosen like entries, though they are not."""
 SHARED = ("constraints.txt", "tests/conftest.py", "tests/models/conftest.py", "tests/parity/conftest.py",
           "tests/parity/compare.py", "tests/parity/test_peers.py", "tests/golden/test_golden.py")  # fmt: skip
 
@@ -91,8 +91,9 @@ def digests(part: str = "all", shard: str = "1/1") -> dict[str, str]:
     keys = sorted(work.key for work in load().entries.values() if work.runs)[number - 1 :: count]
     found = {} if part == "common" else {key: _digest(load().entries[key]) for key in keys}
     if part != "entries":
-        zoo = sorted((ROOT / "tests" / "zoo").glob("*.py"))
-        found[ZOO] = _hash(tracer(), installed_torch() or "", *_bytes(zoo), *_shared())
+        found["zoo"] = _hash(tracer(), installed_torch() or "", *_bytes(_files("tests/zoo")), *_shared())
+        site = _files("skipkb/site", "skipkb/catalog", "skipkb/vocabulary.py", "docs", "mkdocs.yml", "tests/browser")
+        found["browser"] = _hash(*_bytes(site), *_bytes(_files("catalog/survey.yaml", "constraints.txt")))
     return found
 
 
@@ -105,6 +106,13 @@ def _digest(work: Work) -> str:
 
 def _shared() -> list[bytes]:
     return _bytes(ROOT / name for name in SHARED)
+
+
+def _files(*names: str) -> list[Path]:
+    """The files of these names, and those in the folders of these names."""
+    paths = [ROOT / name for name in names]
+    inside = (file for path in paths for file in path.rglob("*") if "__pycache__" not in file.parts)
+    return sorted(file for file in (*paths, *inside) if file.is_file())
 
 
 def _bytes(files: Iterable[Path]) -> list[bytes]:
@@ -135,11 +143,12 @@ def _write(name: str, content: Mapping[str, Any]) -> None:
 
 
 def _entries(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name != ZOO]
+    return [name for name in names if name not in APART]
 
 
 def main(command: str) -> None:
-    """``choose`` prints the plan and keeps it; ``changed``, ``rest``, ``all`` and ``zoo`` are parts of it; ``done``."""
+    """``choose`` prints the plan and keeps it; ``changed``, ``rest``, ``all`` are parts of it, ``zoo`` and
+    ``browser`` say whether; ``done``."""
     if command == "choose":
         now = digests(os.environ.get("PART", "all"), os.environ.get("SHARD", "1/1"))
         memory = _read("passed.json")
@@ -156,14 +165,14 @@ def main(command: str) -> None:
             print(*(_entries(plan.changed) if plan.run == 1 else []), *_entries(plan.turn))
         case "all":
             print(*_entries(plan.changed), *_entries(plan.turn))
-        case "zoo":
-            print("yes" if ZOO in (*plan.changed, *plan.turn) else "no")
+        case "zoo" | "browser":
+            print("yes" if command in (*plan.changed, *plan.turn) else "no")
         case "done":
             memory = remember(plan, kept["now"], _read("passed.json"))
             _write("passed.json", memory)
             print(summary(plan, memory))
         case _:
-            raise SystemExit(f"{command!r} is not choose, changed, rest, all, zoo or done")
+            raise SystemExit(f"{command!r} is not choose, changed, rest, all, zoo, browser or done")
 
 
 if __name__ == "__main__":

@@ -96,9 +96,9 @@ def test_the_last_lines_say_what_was_done_and_what_was_not(plan: ModuleType) -> 
 def test_shards_share_the_entries_and_parts_share_the_rest(plan: ModuleType) -> None:
     whole = plan.digests()
     shards = [plan.digests("entries", f"{i}/3") for i in (1, 2, 3)]
-    assert sorted(name for shard in shards for name in shard) == sorted(set(whole) - {"zoo"})
+    assert sorted(name for shard in shards for name in shard) == sorted(set(whole) - {"zoo", "browser"})
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
-    assert list(plan.digests("common")) == ["zoo"]
+    assert list(plan.digests("common")) == ["zoo", "browser"]
 
 
 @pytest.mark.parametrize(
@@ -137,3 +137,24 @@ def test_the_tests_of_other_entries_are_left_out(tmp_path: Path) -> None:
     assert len(records) == 1
     assert "senet" in records[0]
     assert "deselected" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "again"),
+    [
+        ("docs/assets/search.js", ["browser"]),
+        ("tests/browser/test_pages.py", ["browser"]),
+        ("skipkb/site/groups.py", ["browser"]),
+        ("tests/zoo/models.py", ["zoo"]),
+        ("tests/models/test_unet.py", []),
+        ("README.md", []),
+    ],
+)
+def test_the_browser_and_the_zoo_wait_for_what_is_theirs(
+    plan: ModuleType, file: str, again: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan.digests("common")
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + (b" " if self == ROOT / file else b""))
+    after = plan.digests("common")
+    assert [name for name in before if before[name] != after[name]] == again
