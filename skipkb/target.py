@@ -68,7 +68,7 @@ def inputs_for(model: nn.Module, inputs: Sequence[Input], target: str) -> Any:
         return tuple(by_order)
     arguments = [name for name in inspect.signature(model.forward).parameters if name not in named]
     if len(by_order) > len(arguments):
-        raise ValueError(f"{len(by_order)} inputs without a name, but forward has {', '.join(arguments) or 'no more'}")
+        raise ValueError(f"inputs without a name: {len(by_order)}, but forward has {', '.join(arguments) or 'no more'}")
     return dict(zip(arguments, by_order, strict=False)) | named
 
 
@@ -156,7 +156,8 @@ def _from(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder.resolve()))
+        with contextlib.suppress(ValueError):  # the script may have taken it out itself
+            sys.path.remove(str(folder.resolve()))
 
 
 def _script(file: Path) -> Any:

@@ -182,7 +182,7 @@ def test_a_script_from_another_folder(
         (["own_net:Broken"], "NameError: name 'undefined' is not defined (own_net.py, line 47)"),
         (["own_net:Dies"], "own_net:Dies does not run on [1, 3, 224, 224]: KeyError: 'nothing here'"),
         (["own_net:Tokens"], "forward(ids, mask, scale) cannot be called like this"),
-        (["own_net:Tokens", *TOKENS, "--input", "7"], "1 inputs without a name, but forward has no more"),
+        (["own_net:Tokens", *TOKENS, "--input", "7"], "inputs without a name: 1, but forward has no more"),
         (["quits.py:Net"], "SystemExit: 3 (quits.py, line 3)"),
         (["unfinished.py:Net"], "SyntaxError: invalid syntax (unfinished.py, line 1)"),
         (["lacks.py:Net"], "No module named 'a_package_that_nobody_has' (lacks.py, line 1)"),
