@@ -20,15 +20,23 @@ Shortcut = Literal["identity", "resampled", "affine", "activated", "projection",
 """What happens on the shortcut, as a trace tells it."""
 SkipCount = Literal[TracedMerge, Shortcut, "long", "cross_scale"]
 """What is counted of the skips of a network."""
-DataKind = Literal["classification", "detection", "segmentation", "denoising", "super-resolution"]
-"""What a small configuration is trained on: a kind of real batch in skipkb.evidence.pictures."""
+DataKind = Literal[
+    "classification",
+    "detection",
+    "segmentation",
+    "volume-segmentation",
+    "prompted-segmentation",
+    "denoising",
+    "super-resolution",
+]
+"""What a small configuration is trained on: a kind of real batch, a module of skipkb.evidence.data."""
 
 Table = Literal["classification", "detection", "segmentation", "reconstruction"]
 """The survey's four tables."""
 TABLE_DATA: Mapping[Table, frozenset[DataKind]] = {
     "classification": frozenset({"classification"}),
     "detection": frozenset({"detection"}),
-    "segmentation": frozenset({"segmentation"}),
+    "segmentation": frozenset({"segmentation", "volume-segmentation", "prompted-segmentation"}),
     "reconstruction": frozenset({"denoising", "super-resolution"}),
 }
 """What a model must be for, so that a row of a table runs."""

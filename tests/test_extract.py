@@ -15,6 +15,7 @@ from skipkb.catalog.entry import Work
 from skipkb.catalog.imports import resolve
 from skipkb.catalog.loading import load
 from skipkb.cli import main
+from skipkb.evidence import data
 from skipkb.extract import extract, one_file
 from skipkb.skips.record.calls import tensors_in
 
@@ -35,16 +36,16 @@ for one in json.loads(sys.argv[1]):
         model = getattr(module, one["build"])(**one["kwargs"]).eval()
         assert callable(getattr(module, one["objective"]))
         with torch.no_grad():
-            result = model(torch.load(one["input"]))
+            result = model(*torch.load(one["input"]))
         torch.save((model.state_dict(), result), one["output"])
     except Exception as error:
         open(one["output"], "w").write(f"{type(error).__name__}: {error}")
 """
 
 
-def picture(work: Work) -> torch.Tensor:
+def inputs_of(work: Work) -> tuple[torch.Tensor, ...]:
     assert work.smoke is not None
-    return torch.rand(work.smoke.input, generator=torch.Generator().manual_seed(1))
+    return data.inputs(work.smoke.data, work.smoke.input)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         module, _, build = work.smoke.build.partition(":")
         files = {name: str(folder / f"{work.key}.{name}") for name in ("py", "input", "output")}
         Path(files["py"]).write_text(one_file(module), encoding="utf-8")
-        torch.save(picture(work), files["input"])
+        torch.save(inputs_of(work), files["input"])
         objective = work.smoke.objective.partition(":")[2]
         job = {"key": work.key, "file": files.pop("py"), "build": build, "kwargs": work.smoke.kwargs}
         jobs.append(job | {"objective": objective} | files)
@@ -77,7 +78,7 @@ def test_an_extracted_model_runs_alone_and_computes_the_same(outputs: Path, key:
     assert [*state] == [*ours.state_dict()]
     ours.load_state_dict(state, strict=True)
     with torch.no_grad():
-        wanted = ours(picture(work))
+        wanted = ours(*inputs_of(work))
     for found, one in zip(tensors_in(result), tensors_in(wanted), strict=True):
         torch.testing.assert_close(found, one)
 

@@ -326,7 +326,7 @@ class Smoke(Model):
     input: Shape
     """Batch, channels, height, width; the batch size is what the training check uses."""
     data: DataKind
-    """Which real batch of skipkb.evidence.pictures feeds it."""
+    """Which real batch of skipkb.evidence.data feeds it."""
     data_kwargs: dict[str, JsonValue] = {}
     objective: ImportPath
     """The method's own loss, called as objective(output, target) -> scalar."""

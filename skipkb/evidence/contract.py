@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from skipkb.catalog.imports import resolve
-from skipkb.evidence import golden, meta, pictures
+from skipkb.evidence import data, golden, meta
 from skipkb.evidence.checks import EQUAL, contract
 from skipkb.evidence.counts import differences, read_counts, read_graphs, refresh_command
 from skipkb.evidence.records import records_of
@@ -90,7 +90,7 @@ def captures_agree(subject: Subject) -> Check:
     wrong = []
     for variant in subject.entry.variants:
         above = subject.graphs[variant.name].counts()
-        below = meta.trace(subject.variants[variant.name], variant.input, capture="dispatch").counts()
+        below = meta.trace(subject.variants[variant.name], subject.blank(variant), capture="dispatch").counts()
         wrong += [
             f"{variant.name} {name}: {above.get(name, 0)} above, {below.get(name, 0)} below"
             for name in sorted({*above, *below})
@@ -150,19 +150,20 @@ def equals_the_authors_code(subject: Subject) -> Check:
 @torch.no_grad()
 def forward(subject: Subject) -> Check:
     """Real photographs go through: the right shape comes out, and no number that is not finite."""
-    output = subject.build()(subject.photograph)
+    inputs = subject.inputs()
+    output = subject.build()(*inputs)
     if problem := _shape_problem(output, subject):
         return _check(None, "==", 0, "not finite", problem)
     bad = sum(int((~leaf.isfinite()).sum()) for leaf in _leaves(output).values())
     shape = meta.shapes(output)
-    return _check(bad, "==", 0, "not finite", f"{list(subject.photograph.shape)} -> {shape}")
+    return _check(bad, "==", 0, "not finite", f"{', '.join(str(list(x.shape)) for x in inputs)} -> {shape}")
 
 
 @torch.no_grad()
 def deterministic(subject: Subject) -> Check:
     """Two passes in eval mode give the same output, bit for bit."""
     model = subject.build()
-    first, second = model(subject.photograph), model(subject.photograph)
+    first, second = model(*subject.inputs()), model(*subject.inputs())
     return _check(_difference(first, second), "<=", 0.0, "largest difference")
 
 
@@ -170,9 +171,8 @@ def deterministic(subject: Subject) -> Check:
 def batch_independent(subject: Subject) -> Check:
     """In eval mode a picture gives the same output alone as beside another one."""
     model = subject.build()
-    shape = [2, *subject.smoke.input[1:]]
-    pair = pictures.photograph(shape).to(subject.device)
-    alone, together = _leaves(_run(model, pair[:1])), _leaves(_run(model, pair))
+    pair = subject.inputs(2)
+    alone, together = _leaves(_run(model, tuple(x[:1] for x in pair))), _leaves(_run(model, pair))
     # What has no batch axis (anchors, for instance) has one size for both and is compared whole.
     beside = {
         name: leaf[: len(alone[name])] if leaf.dim() and name in alone else leaf for name, leaf in together.items()
@@ -193,7 +193,7 @@ def state_dict(subject: Subject) -> Check:
         size = file.stat().st_size
     difference = max(
         _difference(model.state_dict(), other.state_dict()),
-        _difference(_run(model, subject.photograph), _run(other, subject.photograph)),
+        _difference(_run(model, subject.inputs()), _run(other, subject.inputs())),
     )
     detail = f"{len(model.state_dict())} tensors, {size:,} bytes"
     return _check(difference, "<=", 0.0, "largest difference", detail)
@@ -203,9 +203,9 @@ def state_dict(subject: Subject) -> Check:
 def bf16_autocast(subject: Subject) -> Check:
     """Under bfloat16 autocast the output stays finite and close to float32."""
     model = subject.build()
-    exact = _run(model, subject.photograph)
+    exact = _run(model, subject.inputs())
     with torch.autocast(subject.device.type, dtype=torch.bfloat16):
-        rough = _run(model, subject.photograph)
+        rough = _run(model, subject.inputs())
     return _check(_difference(exact, rough, relative=True), "<=", BF16_LIMIT, "relative difference")
 
 
@@ -229,10 +229,10 @@ def loss_falls(subject: Subject) -> Check:
 @torch.no_grad()
 def exports(subject: Subject) -> Check:
     """torch.export captures the network, or fails as the entry says it must."""
-    model, x = subject.build(), subject.photograph
+    model, inputs = subject.build(), subject.inputs()
     reason = subject.smoke.not_exportable
     try:
-        captured = torch.export.export(model, (x,), strict=False).module()
+        captured = torch.export.export(model, inputs, strict=False).module()
     except Exception as error:  # what export raises is not documented, and many things
         if reason is None:
             raise
@@ -240,7 +240,7 @@ def exports(subject: Subject) -> Check:
     if reason is not None:
         detail = f"export works now, so remove smoke.not_exportable ({reason})"
         return _check(0, "==", 1, "expected failure", detail)
-    difference = _difference(_run(model, x), _run(captured, x), relative=True)
+    difference = _difference(_run(model, inputs), _run(captured, inputs), relative=True)
     return _check(difference, "<=", EXPORT_LIMIT, "relative difference")
 
 
@@ -248,8 +248,8 @@ def exports(subject: Subject) -> Check:
 def agrees_with_cpu(subject: Subject) -> Check:
     """The device computes what the CPU computes, with TF32 off."""
     model = subject.build()
-    here = model(subject.photograph)
-    there = model.cpu()(subject.photograph.cpu())
+    here = model(*subject.inputs())
+    there = model.cpu()(*(x.cpu() for x in subject.inputs()))
     difference = _difference(there, to_device(here, torch.device("cpu")), relative=True)
     return _check(difference, "<=", CUDA_LIMIT, "relative difference")
 
@@ -331,10 +331,10 @@ def _exact(found: dict[str, int], declared: dict[str, int], unit: str) -> Check:
     return _check(largest, "==", 0, f"{unit} off", "; ".join(detail))
 
 
-def _run(model: Callable[[Tensor], Any], x: Tensor) -> Any:
+def _run(model: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
     """A pass with fixed random numbers, so that a network that draws some fails one check and not all."""
     torch.manual_seed(0)
-    return model(x)
+    return model(*inputs)
 
 
 def _leaves(output: Any, name: str = "output") -> dict[str, Tensor]:
@@ -374,21 +374,9 @@ def _difference(expected: Any, actual: Any, *, relative: bool = False) -> float:
 
 def _shape_problem(output: Any, subject: Subject) -> str | None:
     """Whether the output has the shape that the data's target asks for, where that says one."""
-    count, target = subject.smoke.input[0], subject.batch[1]
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        return None  # the objective knows
-    found = list(output.shape)
-    if subject.smoke.data in ("denoising", "super-resolution"):
-        wanted, fits = f"{list(target.shape)}", found == list(target.shape)
-    elif subject.smoke.data == "segmentation":
-        rest = list(target.shape[1:])
-        wanted = f"[{count}, classes, {rest[0]}, {rest[1]}]"
-        fits = len(found) == 4 and found[0] == count and found[2:] == rest
-    elif subject.smoke.data == "classification":
-        wanted, fits = f"[{count}, classes]", len(found) == 2 and found[0] == count
-    else:
-        raise ValueError(f"nobody has said what shape the output has for {subject.smoke.data} data")
-    return None if fits else f"the output has shape {found}; the {subject.smoke.data} batch asks for {wanted}"
+    kind = subject.smoke.data
+    wanted = data.misfit(kind, output, subject.batch[1])
+    return f"the output has shape {list(output.shape)}; the {kind} batch asks for {wanted}" if wanted else None
 
 
 def _some(names: Any, most: int = 4) -> str:

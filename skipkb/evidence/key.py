@@ -21,7 +21,7 @@ from skipkb.evidence.sources import digest, model_modules, source_files
 
 CHANGED = {
     "model": "the model changed",
-    "smoke": "its small configuration changed",
+    "smoke": "its small configuration or its data changed",
     "declared": "a declared figure changed",
     "records": "the records of the authors' code changed",
     "contract": "the contract changed",
@@ -29,8 +29,10 @@ CHANGED = {
 }
 """What a part that differs means, in words; the version of torch speaks for itself."""
 
-MEASURING = ("checks", "contract", "golden", "meta", "pictures", "subject", "training")
+MEASURING = ("checks", "contract", "golden", "meta", "subject", "training")
 """Modules of skipkb.evidence that decide what a check measures; the others keep, send and show it."""
+DATA = "skipkb.evidence.data"
+"""Its modules are the kinds of data; an entry depends on those that it uses."""
 
 
 class Key(BaseModel):
@@ -41,7 +43,7 @@ class Key(BaseModel):
     model: str
     """Syntax of the model and of what it imports of skipkb, and how the variants are built."""
     smoke: str
-    """The small configuration that really runs."""
+    """The small configuration that really runs, and the data it runs on."""
     declared: str
     """Figures that the contract compares: parameters, MACs, output shapes, skips."""
     records: str
@@ -68,12 +70,14 @@ class Key(BaseModel):
 
 def key_of(entry: Entry, torch: str | None) -> Key:
     """The key of an entry today, for a version of torch (:func:`installed_torch` or :func:`pinned_torch`)."""
-    builds = [[v.name, v.build, v.kwargs, v.input] for v in entry.variants]
+    builds = [[v.name, v.build, v.kwargs, v.input, v.data] for v in entry.variants]
     declared = [[v.name, v.parameters, v.macs, v.output, dict(sorted(v.skips.items()))] for v in entry.variants]
     smoke = entry.smoke.model_dump(mode="json") if entry.smoke else None
+    kinds = [v.data for v in entry.variants] + [entry.smoke.data if entry.smoke else None]
+    data = source_files((f"{DATA}.{kind.replace('-', '_')}" for kind in kinds if kind), within=DATA)
     return Key(
         model=_sha256([digest(source_files(model_modules(entry))), builds]),
-        smoke=_sha256(smoke),
+        smoke=_sha256([smoke, digest(data)]),
         declared=_sha256(declared),
         records=_sha256([record.model_dump_json() for record in records_of(entry.key)]),
         contract=contract_version(),
@@ -89,7 +93,7 @@ def tracer() -> str:
 
 def contract_version() -> str:
     """Hash of the checks, their limits, and all that they measure with."""
-    return digest({name: PACKAGE / "evidence" / f"{name}.py" for name in MEASURING})
+    return digest({name: PACKAGE / "evidence" / f"{name}.py" for name in (*MEASURING, "data/__init__")})
 
 
 def installed_torch() -> str | None:

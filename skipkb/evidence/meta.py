@@ -39,13 +39,13 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def run(model: nn.Module, shape: list[int]) -> tuple[Any, int]:
-    """Output (on the meta device) and multiply-accumulates for one input of ``shape``."""
+def run(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, int]:
+    """Output (on the meta device) and multiply-accumulates for ``inputs`` there."""
     known = {}
     if hasattr(torch.ops.torchvision, "deform_conv2d"):  # torchvision was imported, perhaps by the model
         known[torch.ops.torchvision.deform_conv2d] = _deformable_convolution
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
-        output = model(torch.empty(shape, device="meta"))
+        output = model(*inputs)
     return output, counter.get_total_flops() // 2
 
 
@@ -66,14 +66,16 @@ def shapes(output: Any) -> list[int] | list[Any] | dict[str, Any]:
     raise TypeError(f"a network returns a Tensor, a tuple or a dict of them, not {type(output).__name__}")
 
 
-def trace(model: nn.Module, shape: list[int], capture: Literal["function", "dispatch"] = "function") -> SkipGraph:
-    """The skip connections of one network for an input of ``shape``."""
-    return trace_skips(model, torch.empty(shape, device="meta"), capture=capture)
+def trace(
+    model: nn.Module, inputs: tuple[Tensor, ...], capture: Literal["function", "dispatch"] = "function"
+) -> SkipGraph:
+    """The skip connections of one network for ``inputs`` on the meta device."""
+    return trace_skips(model, inputs, capture=capture)
 
 
-def figures(model: nn.Module, shape: list[int], graph: SkipGraph) -> dict[str, Any]:
-    """All counted figures of one network for an input of ``shape``; ``graph`` is its trace."""
-    output, macs = run(model, shape)
+def figures(model: nn.Module, shape: list[int], inputs: tuple[Tensor, ...], graph: SkipGraph) -> dict[str, Any]:
+    """All counted figures of one network for ``inputs``, the first of which has ``shape``; ``graph`` is its trace."""
+    output, macs = run(model, inputs)
     leaves = Counter(type(part).__name__ for part in model.modules() if not any(part.children()))
     return {
         "parameters": parameters(model),

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skipkb.catalog.entry import Entry, Smoke
+from skipkb.catalog.entry import Entry, Smoke, Variant
 from skipkb.catalog.imports import resolve
-from skipkb.evidence import meta, pictures
+from skipkb.evidence import data, meta
 from skipkb.evidence.counts import Counts
 from skipkb.evidence.results import Equal
 from skipkb.evidence.training import Training, everywhere, train
@@ -59,7 +59,7 @@ class Subject:
     @cached_property
     def graphs(self) -> dict[str, SkipGraph]:
         """The skip connections found in each variant at full size."""
-        return {variant.name: meta.trace(self.variants[variant.name], variant.input) for variant in self.entry.variants}
+        return {v.name: meta.trace(self.variants[v.name], self.blank(v)) for v in self.entry.variants}
 
     def drawn(self) -> dict[str, str]:
         """The graphs worth a picture, as JSON: the first variant of each different set of skips."""
@@ -72,7 +72,8 @@ class Subject:
     def counts(self) -> Counts:
         """The counted figures of all variants, in the form of the committed file."""
         variants = {
-            v.name: meta.figures(self.variants[v.name], v.input, self.graphs[v.name]) for v in self.entry.variants
+            v.name: meta.figures(self.variants[v.name], v.input, self.blank(v), self.graphs[v.name])
+            for v in self.entry.variants
         }
         return {
             "key": self.entry.key,
@@ -95,16 +96,20 @@ class Subject:
         objective: Callable[[Any, Any], Tensor] = resolve(self.smoke.objective)
         return objective
 
-    @cached_property
-    def photograph(self) -> Tensor:
-        """Photographs of the smoke configuration's input shape."""
-        return pictures.photograph(self.smoke.input).to(self.device)
+    def blank(self, variant: Variant) -> tuple[Tensor, ...]:
+        """What a variant takes, on the meta device."""
+        return data.blank(variant.data or self.smoke.data, variant.input)
+
+    def inputs(self, count: int | None = None) -> tuple[Tensor, ...]:
+        """What the smoke configuration takes, real: photographs, where nothing else is needed."""
+        shape = [count or self.smoke.input[0], *self.smoke.input[1:]]
+        return tuple(x.to(self.device) for x in data.inputs(self.smoke.data, shape))
 
     @cached_property
-    def batch(self) -> tuple[Tensor, Any]:
+    def batch(self) -> tuple[tuple[Tensor, ...], Any]:
         """The fixed training batch and its target."""
-        x, target = pictures.batch(self.smoke.data, self.smoke.input, **self.smoke.data_kwargs)
-        return x.to(self.device), to_device(target, self.device)
+        inputs, target = data.batch(self.smoke.data, self.smoke.input, **self.smoke.data_kwargs)
+        return tuple(x.to(self.device) for x in inputs), to_device(target, self.device)
 
     @cached_property
     def trainings(self) -> list[Training]:

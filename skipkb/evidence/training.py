@@ -59,14 +59,14 @@ def train(subject: Subject, seed: int, where: str | None = None) -> Training:
         ValueError: the objective does not return a scalar.
     """
     model = subject.build(seed).train()
-    x, target = subject.batch
+    inputs, target = subject.batch
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     waiting = dict(trained)
     optimiser = torch.optim.AdamW(trained.values(), lr=subject.smoke.learning_rate)
     losses = []
     for _ in range(subject.smoke.steps):
         optimiser.zero_grad()
-        loss = subject.objective(model(x), target)
+        loss = subject.objective(model(*inputs), target)
         if loss.dim():
             raise ValueError(f"the objective returned shape {list(loss.shape)}; a loss is a scalar")
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
@@ -74,7 +74,7 @@ def train(subject: Subject, seed: int, where: str | None = None) -> Training:
         waiting = {name: p for name, p in waiting.items() if not _reached(p)}
         optimiser.step()
     with torch.no_grad():
-        losses.append(subject.objective(model(x), target).item())
+        losses.append(subject.objective(model(*inputs), target).item())
     return Training(where or f"seed {seed}", losses[0], losses[-1], list(waiting), len(trained))
 
 

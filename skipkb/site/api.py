@@ -14,7 +14,7 @@ _PAGES = {
     "skipkb.catalog.entry": "What an entry may say.",
     "skipkb.skips": "Finding, drawing and switching off skip connections.",
     "skipkb.evidence": "The contract, its runner and what it leaves behind.",
-    "skipkb.evidence.pictures": "Real pictures for checks and notebooks.",
+    "skipkb.evidence.data": "Real data for checks and notebooks.",
 }
 
 

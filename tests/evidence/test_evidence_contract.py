@@ -239,8 +239,8 @@ def test_captures_that_disagree_fail(toy: Toy, tmp_path: Path, monkeypatch: pyte
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.relu()
 
-    def blind(model: torch.nn.Module, shape: list[int], capture: str = "function") -> SkipGraph:
-        return trace(Plain() if capture == "dispatch" else model, shape)
+    def blind(model: torch.nn.Module, x: tuple[torch.Tensor, ...], capture: str = "function") -> SkipGraph:
+        return trace(Plain() if capture == "dispatch" else model, x)
 
     trace = meta.trace
     monkeypatch.setattr(meta, "trace", blind)

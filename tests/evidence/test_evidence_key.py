@@ -67,6 +67,10 @@ def test_the_model_is_all_that_it_imports_and_nothing_is_imported(package: Path)
         ("nn/part.py", {"model"}),
         ("nn/other.py", set()),
         *((f"evidence/{name}.py", {"contract"}) for name in key.MEASURING),
+        ("evidence/data/__init__.py", {"contract"}),
+        ("evidence/data/sources.py", {"smoke"}),
+        ("evidence/data/classification.py", {"smoke"}),
+        ("evidence/data/denoising.py", set()),
         *((f"evidence/{name}.py", set()) for name in ("runner", "process", "report", "recorded")),
         *(
             (f"skips/{name}.py", {"tracer"})
@@ -107,6 +111,11 @@ def test_a_changed_entry_changes_its_part(toy: Toy, package: Path, changes: dict
     assert now.changes(before) == [CHANGED[part]]
 
 
+def test_another_kind_of_data_changes_the_variant_and_what_it_runs_on(toy: Toy, package: Path) -> None:
+    before, now = key_of(net(toy), None), key_of(net(toy, variant={"data": "segmentation"}), None)
+    assert changed(now, before) == {"model", "smoke"}
+
+
 def test_another_objective_module_is_another_model(toy: Toy, package: Path) -> None:
     before = key_of(net(toy), None)
     now = key_of(net(toy, smoke={"objective": "skipkb.nn.other:loss"}), None)
@@ -142,7 +151,8 @@ def test_what_the_contract_measures_with_is_in_its_version() -> None:
     """A new module that the contract imports either measures (then list it) or keeps and shows results."""
     keeping = {"counts", "folders", "key", "records", "results", "sources"}
     used = source_files(["skipkb.evidence.contract"], within="skipkb.evidence")
-    assert {name.rpartition(".")[2] for name in used} == {*key.MEASURING, *keeping}
+    names = {name.removeprefix("skipkb.evidence.") for name in used}
+    assert names == {*key.MEASURING, *keeping, "data", "data.sources"}
 
 
 @pytest.mark.parametrize(

@@ -194,8 +194,9 @@ def test_operations_are_those_of_the_plain_convolution(groups: int) -> None:
     with torch.device("meta"):
         deformable = DeformConv2d(8, 6, groups=groups)
         plain = nn.ModuleList([nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(8, 18 * groups, 3, padding=1)])
-    wanted = sum(meta.run(conv, [2, 8, 5, 7])[1] for conv in plain)
-    assert meta.run(deformable, [2, 8, 5, 7])[1] == wanted
+    x = (torch.empty(2, 8, 5, 7, device="meta"),)
+    wanted = sum(meta.run(conv, x)[1] for conv in plain)
+    assert meta.run(deformable, x)[1] == wanted
 
 
 @pytest.mark.parametrize("size", [(3, 3), (18, 17), (22, 50), (65, 97), (33, 128)])
