@@ -108,7 +108,7 @@ def test_a_model_by_its_own_name(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("senet155", "did you mean"), ("fcn", "has no model here"), ("", "no model or work")]
+    ("name", "message"), [("senet155", "did you mean"), ("vgg", "has no model here"), ("", "no model or work")]
 )
 def test_what_cannot_be_extracted(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["extract", name]) == 2
