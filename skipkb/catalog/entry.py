@@ -318,6 +318,22 @@ class Variant(Model):
     weights: list[Weights] = []
 
 
+class Unreached(Model):
+    """Parameters that need not get a gradient in the few steps of the training check."""
+
+    names: Annotated[str, StringConstraints(min_length=1)]
+    """Regular expression, searched for in the names of parameters."""
+    reason: Line
+
+    @model_validator(mode="after")
+    def _complete(self) -> Unreached:
+        try:
+            re.compile(self.names)
+        except re.error as error:
+            raise ValueError(f"names: {self.names!r} is not a regular expression: {error}") from None
+        return self
+
+
 class Smoke(Model):
     """A small configuration of the same code, which the contract really runs and trains."""
 
@@ -335,6 +351,8 @@ class Smoke(Model):
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     not_exportable: Line | None = None
     """Why torch.export cannot capture this network; the check then expects the failure."""
+    unreached: Unreached | None = None
+    """Which parameters the method trains only some of the time; the check then expects some without a gradient."""
 
 
 class Result(Model):

@@ -47,7 +47,7 @@ class Key(BaseModel):
     declared: str
     """Figures that the contract compares: parameters, MACs, output shapes, skips."""
     records: str
-    """Records of the authors' code that the models are compared with."""
+    """Records of the authors' code that the models are compared with, and how those were called."""
     contract: str
     """Syntax of the checks and what they use: data, limits, the rule of the records."""
     tracer: str
@@ -75,11 +75,12 @@ def key_of(entry: Entry, torch: str | None) -> Key:
     smoke = entry.smoke.model_dump(mode="json") if entry.smoke else None
     kinds = [v.data for v in entry.variants] + [entry.smoke.data if entry.smoke else None]
     data = source_files((f"{DATA}.{kind.replace('-', '_')}" for kind in kinds if kind), within=DATA)
+    call = source_files([f"skipkb.evidence.calls.{entry.key}"], within="skipkb.evidence.calls")
     return Key(
         model=_sha256([digest(source_files(model_modules(entry))), builds]),
         smoke=_sha256([smoke, digest(data)]),
         declared=_sha256(declared),
-        records=_sha256([record.model_dump_json() for record in records_of(entry.key)]),
+        records=_sha256([[record.model_dump_json() for record in records_of(entry.key)], digest(call)]),
         contract=contract_version(),
         tracer=tracer(),
         torch=torch,

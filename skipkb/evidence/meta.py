@@ -44,8 +44,15 @@ def run(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, int]:
     known = {}
     if hasattr(torch.ops.torchvision, "deform_conv2d"):  # torchvision was imported, perhaps by the model
         known[torch.ops.torchvision.deform_conv2d] = _deformable_convolution
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
-        output = model(*inputs)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:  # the counter fails where a module returns a view of a parameter that asks for a gradient
+        parameter.requires_grad_(False)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
+            output = model(*inputs)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return output, counter.get_total_flops() // 2
 
 

@@ -307,6 +307,19 @@ def test_a_parameter_that_gets_only_zeros_fails(toy: Toy, tmp_path: Path) -> Non
     assert checks["gradient"].detail.startswith("never reached: gain (seed 0)")
 
 
+def test_parameters_that_are_trained_only_some_of_the_time_are_named_with_the_reason(toy: Toy, tmp_path: Path) -> None:
+    waits = {"names": "^gain$", "reason": "only the best is trained"}
+    checks = check_all(toy("Silenced", variant={"parameters": 2837}, smoke={"unreached": waits}), tmp_path)
+    assert failed(checks) == set()
+    assert checks["gradient"].detail.endswith("; 1 wait in some training: only the best is trained")
+    other = toy("Silenced", variant={"parameters": 2837}, smoke={"unreached": waits | {"names": "head"}})
+    assert failed(check_all(other, tmp_path)) == {"gradient"}
+    done = contract.perform(Subject(toy("Good", smoke={"unreached": waits}), evidence=tmp_path))
+    assert "so remove smoke.unreached" in dict(done)["gradient"].detail
+    with pytest.raises(ValueError, match="is not a regular expression"):
+        toy("Good", smoke={"unreached": waits | {"names": "("}})
+
+
 def test_everywhere_is_each_kernel_each_number_of_threads_and_each_seed(toy: Toy) -> None:
     found = Subject(toy("Good"), everywhere=True).trainings
     assert [one.where for one in found[:3]] == ["seed 0", "seed 1", "seed 2"]

@@ -149,13 +149,15 @@ def test_a_voxel_is_behind_the_surface_where_the_second_camera_sees_it_further_l
 
 
 def test_a_click_lies_on_the_coin_that_is_meant() -> None:
-    (picture, points, labels), mask = data.batch("prompted-segmentation", (3, 1, 96, 128))
+    (picture, points, labels, boxes), mask = data.batch("prompted-segmentation", (3, 1, 96, 128))
     assert labels.tolist() == [[1, 0]] * 3
     for i in range(3):
         (x, y), (beside_x, beside_y) = points[i].long().tolist()
         assert mask[i, y, x] == 1
         assert mask[i, beside_y, beside_x] == 0
-        assert 0 < mask[i].float().mean() < 0.2, "one coin, not all"
+        assert 0 < mask[i].float().mean() < 0.5, "one coin, not all"
+        left, top, right, bottom = boxes[i].round().long().tolist()
+        assert mask[i, top : bottom + 1, left : right + 1].sum() >= 0.98 * mask[i].sum()
         assert picture[i, 0][mask[i] == 1].mean() > picture.mean()
 
 

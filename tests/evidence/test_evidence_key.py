@@ -116,6 +116,16 @@ def test_another_kind_of_data_changes_the_variant_and_what_it_runs_on(toy: Toy, 
     assert changed(now, before) == {"model", "smoke"}
 
 
+def test_how_the_recorded_network_was_called_belongs_to_the_records(toy: Toy, package: Path) -> None:
+    entry = net(toy)
+    file = package / "evidence" / "calls" / f"{entry.key}.py"
+    file.write_text("def call(model, inputs):\n    return model(inputs)\n")
+    sources.module_file.cache_clear()
+    before = key_of(entry, None)
+    file.write_text("def call(model, inputs):\n    return model(*inputs)\n")
+    assert changed(key_of(entry, None), before) == {"records"}
+
+
 def test_another_objective_module_is_another_model(toy: Toy, package: Path) -> None:
     before = key_of(net(toy), None)
     now = key_of(net(toy, smoke={"objective": "skipkb.nn.other:loss"}), None)
