@@ -88,14 +88,20 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Link]]:
         """The coarsest map, and for each pooling what its unpooling needs, from fine to coarse."""
+        maps: list[Tensor] = []
         links: list[Link] = []
         with _full_precision(x):
             for level in range(self.levels):
                 x = self.encoder(level, x)
                 size = x.shape
                 x, indices = self.pool(x)
+                maps.append(x)
                 links.append((indices, size))
-        return x, links
+        return self.bridge(maps), links
+
+    def bridge(self, maps: Sequence[Tensor]) -> Tensor:
+        """What the decoder starts from, of the pooled maps from fine to coarse: here the last one as it is."""
+        return maps[-1]
 
     def decode(self, x: Tensor, links: Sequence[Link]) -> Tensor:
         """The way up: unpool with the indices of the way down, and convolve."""
