@@ -28,7 +28,7 @@ def check_pictures(
     if x.dim() == 4 and x.shape[1] == in_channels:
         height, width = x.shape[2:]
         fits = size is None or (height, width) == tuple(size)
-        fits = fits and (least == 1 or (height >= least and width >= least))
+        fits = fits and height >= least and width >= least
         if fits and (multiple == 1 or (height % multiple == 0 and width % multiple == 0)):
             return
     sides = "H, W" if size is None else f"{size[0]}, {size[1]}"

@@ -173,7 +173,7 @@ def test_the_objective_sums_the_tasks() -> None:
     assert objective(output, {"colour": perfect["colour"]}) > 0
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 16, 20), (1, 3, 16, 16), (5, 16, 16)])
+@pytest.mark.parametrize("shape", [(1, 5, 16, 20), (1, 5, 0, 16), (1, 3, 16, 16), (5, 16, 16)])
 def test_what_the_poolings_do_not_divide_is_refused(shape: tuple[int, ...]) -> None:
     model = small()
 

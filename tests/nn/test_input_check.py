@@ -16,6 +16,8 @@ from skipkb.nn.input_check import check_pictures
     [
         ((2, 3, 8), {}, "M: expected input [N, 3, H, W], got [2, 3, 8]"),
         ((2, 1, 8, 8), {}, "M: expected input [N, 3, H, W], got [2, 1, 8, 8]"),
+        ((2, 3, 0, 8), {}, "M: expected input [N, 3, H, W], got [2, 3, 0, 8]"),
+        ((2, 3, 8, 0), {"multiple": 4}, "M: expected input [N, 3, H, W] with H and W multiples of 4, got [2, 3, 8, 0]"),
         ((2, 3, 8, 6), {"least": 7}, "M: expected input [N, 3, H, W] with H and W at least 7, got [2, 3, 8, 6]"),
         ((2, 3, 6, 8), {"least": 7}, "M: expected input [N, 3, H, W] with H and W at least 7, got [2, 3, 6, 8]"),
         ((2, 3, 8, 6), {"multiple": 4}, "M: expected input [N, 3, H, W] with H and W multiples of 4, got [2, 3, 8, 6]"),
