@@ -172,12 +172,13 @@ def test_merging_goes_down_each_column_first() -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 70), (9, 5)])
 def test_any_size_can_be_segmented(size: tuple[int, int]) -> None:
-    net = swin.UPerNet(**SMALL, channels=8, aux_channels=4, num_classes=3, return_maps=True).eval()
-    output = net(torch.rand(2, 3, *size))
+    net = swin.UPerNet(**SMALL, channels=8, aux_channels=4, num_classes=3).eval()
+    x = torch.rand(2, 3, *size)
+    output, maps = net(x), net.backbone.maps(x)
     rows, columns = (-(-side // 4) for side in size)
     assert output["out"].shape == (2, 3, rows, columns)
     assert output["aux"].shape == (2, 3, rows, columns)
-    assert output["map1"].shape == (2, 16, -(-rows // 2), -(-columns // 2))
+    assert maps[1].shape == (2, -(-rows // 2), -(-columns // 2), 16)
 
 
 def test_every_map_has_a_normalisation_of_its_own() -> None:

@@ -457,7 +457,6 @@ class UPerNet(nn.Module):
         channels: of the head.
         aux_channels: of the classifier that helps in training.
         num_classes: classes of a pixel.
-        return_maps: put the four maps into the output too.
 
     Raises:
         ValueError: numbers that do not fit together.
@@ -475,13 +474,12 @@ class UPerNet(nn.Module):
         channels: int = 512,
         aux_channels: int = 256,
         num_classes: int = 150,
-        return_maps: bool = False,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
         if len(depths) < 2:
             raise ValueError(f"UPerNet: needs at least two stages, got depths={tuple(depths)}")
-        self.in_channels, self.return_maps = in_channels, return_maps
+        self.in_channels = in_channels
         self.backbone = SwinTrunk(
             embed_dim=embed_dim,
             depths=depths,
@@ -506,8 +504,7 @@ class UPerNet(nn.Module):
         """
         check_pictures("UPerNet", x, self.in_channels)
         maps = [one.permute(0, 3, 1, 2).contiguous() for one in self.backbone.maps(x)]
-        output = {"out": self.decode_head(maps), "aux": self.auxiliary_head(maps[-2])}
-        return output | {f"map{i}": one for i, one in enumerate(maps)} if self.return_maps else output
+        return {"out": self.decode_head(maps), "aux": self.auxiliary_head(maps[-2])}
 
 
 def objective(output: Tensor | dict[str, Tensor], target: Tensor) -> Tensor:
@@ -548,6 +545,6 @@ _FREE = ["img_size", "window_size", "drop_path_rate"]
 swin_tiny = published(Swin, **_T, drop_path_rate=0.2, free=_FREE)
 swin_small = published(Swin, **_S, drop_path_rate=0.3, free=_FREE)
 swin_base = published(Swin, **_B, drop_path_rate=0.5, free=_FREE)
-upernet_swin_tiny = published(UPerNet, **_T, free=["drop_path_rate", "return_maps"])
-upernet_swin_small = published(UPerNet, **_S, free=["drop_path_rate", "return_maps"])
-upernet_swin_base = published(UPerNet, **_B, free=["drop_path_rate", "return_maps"])
+upernet_swin_tiny = published(UPerNet, **_T, free=["drop_path_rate"])
+upernet_swin_small = published(UPerNet, **_S, free=["drop_path_rate"])
+upernet_swin_base = published(UPerNet, **_B, free=["drop_path_rate"])
