@@ -154,7 +154,7 @@ def test_the_published_network() -> None:
     }
     assert rates["layer2"] == [1] * 4
     assert rates["layer3"] == [1, 2, 2, 2, 2, 2]
-    assert rates["layer4"] == [4, 8, 16]  # Section 4.1.2, multi-grid
+    assert rates["layer4"] == [4, 8, 16]  # multi-grid
     assert model.head.sa.query_conv.out_channels == 64
 
 

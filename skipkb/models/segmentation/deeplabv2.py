@@ -154,7 +154,7 @@ class DeepLabV2(nn.Module):
 
 
 def objective(output: dict[str, Tensor], target: Tensor) -> Tensor:
-    """The sum of cross-entropies of every scale and of the maximum, at the scores' resolution (Section 4.1.2).
+    """The sum of cross-entropies of every scale and of the maximum, at the scores' resolution.
 
     Args:
         output: scores [N, K, h, w] by name.

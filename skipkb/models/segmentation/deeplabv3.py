@@ -317,5 +317,5 @@ def _check_batch(model: nn.Module, x: Tensor) -> None:
 deeplabv3_resnet50 = published(DeepLabV3, layers=(3, 4, 6, 3), free=["aux_loss", "output_stride"])
 deeplabv3_resnet101 = published(DeepLabV3, layers=(3, 4, 23, 3), free=["aux_loss", "output_stride"])
 
-# Section 4.2
+# The paper's
 deeplabv3_resnet101_multigrid = published(DeepLabV3MultiGrid, layers=(3, 4, 23, 3), free=["output_stride"])
