@@ -101,6 +101,9 @@ def test_the_mask_stays_the_same_in_eval_mode_unless_asked() -> None:
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     model = small()
     assert torch.equal(model(x)["mask"], model(x)["mask"])
+    rows = model(x)["mask"][0].view(4, 4)
+    assert ((rows == 0).sum(0) == 1).all()  # spread over the picture: one in each column
+    assert ((rows[1:] == 1) | (rows[:-1] == 1)).all()  # and none above another
     torch.manual_seed(0)
     other = small(mask_in_eval="random")
     assert not torch.equal(other(x)["mask"], other(x)["mask"])

@@ -42,8 +42,9 @@ __all__ = [
     "unpatchify",
 ]  # fmt: skip
 
-GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it, taken modulo 1, are spread evenly."""
+SPREAD = (0.7548776662466927, 0.5698402909980532)
+"""Multiples of the two for row and column, added and taken modulo 1, are spread evenly over a picture: the inverse of
+the root of x^3 = x + 1, and its square."""
 
 
 def patchify(pictures: Tensor, patch_size: int) -> Tensor:
@@ -150,8 +151,9 @@ class MAE(nn.Module):
         """A permutation of the patches for each picture, [N, L]: the first are kept, the others hidden."""
         if self.training or self.mask_in_eval == "random":
             return torch.rand(count, patches, device=device).argsort(dim=1)
-        spread = (torch.arange(1, patches + 1, device=device) * GOLDEN) % 1
-        return spread.argsort().expand(count, -1)
+        places = torch.arange(math.isqrt(patches), device=device)
+        spread = (places[:, None] * SPREAD[0] + places * SPREAD[1]) % 1
+        return spread.flatten().argsort().expand(count, -1)
 
     def encode(self, x: Tensor, kept: Tensor) -> Tensor:
         """Pictures and the numbers of the kept patches [N, K] -> codes [N, 1 + K, D], the class token first."""
