@@ -28,6 +28,7 @@ DataKind = Literal[
     "prompted-segmentation",
     "denoising",
     "super-resolution",
+    "generation",
 ]
 """What a small configuration is trained on: a kind of real batch, a module of skipkb.evidence.data."""
 
@@ -37,7 +38,7 @@ TABLE_DATA: Mapping[Table, frozenset[DataKind]] = {
     "classification": frozenset({"classification"}),
     "detection": frozenset({"detection"}),
     "segmentation": frozenset({"segmentation", "volume-segmentation", "prompted-segmentation"}),
-    "reconstruction": frozenset({"denoising", "super-resolution"}),
+    "reconstruction": frozenset({"denoising", "super-resolution", "generation"}),
 }
 """What a model must be for, so that a row of a table runs."""
 

@@ -26,7 +26,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shapes_of(kind: str) -> list[tuple[int, ...]]:
-    return [(2, 1, 12, 32, 40), (1, 1, 8, 20, 20)] if kind == "volume-segmentation" else SHAPES
+    shapes = {"volume-segmentation": [(2, 1, 12, 32, 40), (1, 1, 8, 20, 20)], "generation": [(2, 16), (3, 64)]}
+    return [*shapes.get(kind, SHAPES)]
 
 
 @pytest.mark.parametrize(("kind", "shape"), [(kind, shape) for kind in data.KINDS for shape in shapes_of(kind)])
@@ -45,7 +46,7 @@ def test_a_batch_has_the_shape_asked_for_and_never_changes(kind: str, shape: tup
     assert x.shape == shape
     assert x.dtype == torch.float32
     assert str(target) == str(target_again)
-    if kind != "denoising":
+    if kind not in ("denoising", "generation"):
         assert x.min() >= 0
         assert x.max() <= 1
     assert all(image.std() > 0.02 for image in x), "a picture shows something"
@@ -125,6 +126,8 @@ def test_photographs_need_not_be_small() -> None:
         ("denoising", (1, 2, 8, 8), {}, "asks for 2 channels; pictures have 1 or 3"),
         ("denoising", (3, 8, 8), {}, r"\[N, C, H, W\]"),
         ("volume-segmentation", (1, 3, 8, 8, 8), {}, r"volumes have the shape \[N, 1, D, H, W\]"),
+        ("generation", (1, 3, 8, 8), {}, r"noise has the shape \[N, L\]"),
+        ("generation", (1, 8), {"size": 0}, "at least one pixel"),
         ("denoising", (1, 3, 8, 8), {"sigma": 300}, "scale 0..255"),
         ("classification", (1, 3, 8, 8), {"num_classes": 11}, "between 1 and 10"),
         ("classification", (1, 3, 8, 8), {"source": "letters"}, "'photographs' or 'digits'"),
