@@ -360,7 +360,7 @@ def _trace(arguments: argparse.Namespace) -> int:
         inputs = [parse_input(text) for text in arguments.input]
         with contextlib.redirect_stdout(sys.stderr):  # what a user's script prints is not what we print
             model = load_target(arguments.target)
-        given = inputs_for(model, inputs, arguments.target)
+        given = inputs_for(model, inputs) if inputs else _usual_inputs(arguments.target)
     except ValueError as error:
         raise UseError(str(error)) from None
     try:
@@ -374,7 +374,7 @@ def _trace(arguments: argparse.Namespace) -> int:
     except TraceError as error:
         raise UseError(str(error)) from None
     except Exception as error:  # whatever the forward of a user's model raises
-        shapes = ", ".join(arguments.input) or str(list(given))
+        shapes = ", ".join(arguments.input) or str([list(x.shape) if hasattr(x, "shape") else x for x in given])
         raise UseError(f"{arguments.target} does not run on {shapes}: {type(error).__name__}: {error}") from None
     if arguments.svg:
         graph.to_svg(arguments.svg, title=arguments.target)
@@ -384,6 +384,17 @@ def _trace(arguments: argparse.Namespace) -> int:
     else:
         Console().print(graph.summary())
     return FINE
+
+
+def _usual_inputs(target: str) -> Any:
+    """What a model of ours takes for its published figures; of any other, a picture of 224 x 224."""
+    from skipkb.evidence import data
+    from skipkb.factory import declared_input
+
+    declared = declared_input(target)
+    if declared is None:
+        return (1, 3, 224, 224)
+    return data.inputs(*declared) if len(data.blank(*declared)) > 1 else declared[1]
 
 
 def _extract(arguments: argparse.Namespace) -> int:

@@ -68,8 +68,11 @@ def create_model(name: str, *, weights: str | None = None, **kwargs: Any) -> nn.
     return model
 
 
-def input_shape(name: str) -> tuple[int, ...] | None:
-    """The input shape for which the catalogue gives the figures of model ``name``; None for one it lacks."""
+def declared_input(name: str) -> tuple[str, tuple[int, ...]] | None:
+    """Kind of data and input shape for which the catalogue gives the figures of a model; None for one it lacks."""
     rows = query("SELECT entry.json FROM variant JOIN entry ON entry.id = variant.entry WHERE variant.name = ?", [name])
-    shapes = [v["input"] for (text,) in rows for v in json.loads(text)["variants"] if v["name"] == name]
-    return tuple(shapes[0]) if shapes else None
+    for entry in (json.loads(text) for (text,) in rows):
+        for variant in entry["variants"]:
+            if variant["name"] == name:
+                return variant.get("data") or entry["smoke"]["data"], tuple(variant["input"])
+    return None

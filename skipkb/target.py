@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from skipkb.catalog.imports import ImportPathError, resolve
 from skipkb.catalog.problems import UnknownNameError
-from skipkb.factory import create_model, input_shape, list_models
+from skipkb.factory import create_model, list_models
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,12 @@ def parse_input(text: str) -> Input:
     return Input(tuple(map(int, parts)), kind or "float", name or None)
 
 
-def inputs_for(model: nn.Module, inputs: Sequence[Input], target: str) -> Any:
+def inputs_for(model: nn.Module, inputs: Sequence[Input]) -> Any:
     """What :func:`skipkb.trace_skips` takes as its second argument.
 
     Raises:
         ValueError: more unnamed inputs than ``forward`` has arguments.
     """
-    if not inputs:
-        return input_shape(target) or (1, 3, 224, 224)
     like = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
     by_order = [one.tensor(like) for one in inputs if one.name is None]
     named = {one.name: one.tensor(like) for one in inputs if one.name is not None}

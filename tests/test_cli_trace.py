@@ -25,16 +25,18 @@ def test_skips_of_a_named_model(target: str, adds: int, capsys: pytest.CaptureFi
 def test_our_models_know_their_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trace", "unet"]) == 0
     assert capsys.readouterr().out.count("concat") >= 4
+    assert main(["trace", "sam_vit_b"]) == 0
+    assert "38 add" in capsys.readouterr().out, "with points, their labels and a box"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["resnet81"], "did you mean 'resnet18'"),
-        (["vit_b_16"], "did you mean 'torchvision:vit_b_16'"),
+        (["vit_b_16"], "or 'torchvision:vit_b_16'"),
         (["resnet5O"], "'timm:resnet50' or 'torchvision:resnet50'"),
         (["timm:nonesuch"], "no model is named 'timm:nonesuch'"),
-        (["torchvision:vit_b16"], "did you mean 'torchvision:vit_b_16'"),
+        (["torchvision:vit_b16"], "or 'torchvision:vit_b_16'"),
         (["nonesuch.module:build"], "there is no module"),
         (["math:floor"], "cannot build 'math:floor'"),
         (["unet", "--input", "1,1,100,100"], "legal sizes"),
