@@ -86,7 +86,6 @@ class MAE(nn.Module):
         decoder_embed_dim, decoder_depth, decoder_num_heads: of the decoder.
         mask_ratio: share of the patches that is hidden.
         mask_in_eval: "fixed", the same evenly spread patches of every picture, or "random", as in training.
-        with_loss: put the loss of pixels that are not normalised into the output, as the authors' code does.
         in_channels: channels of the picture.
 
     Raises:
@@ -106,7 +105,6 @@ class MAE(nn.Module):
         decoder_num_heads: int = 16,
         mask_ratio: float = 0.75,
         mask_in_eval: Literal["fixed", "random"] = "fixed",
-        with_loss: bool = False,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
@@ -126,7 +124,7 @@ class MAE(nn.Module):
         if mask_in_eval not in ("fixed", "random"):
             raise ValueError(f"MAE: mask_in_eval must be fixed or random, got {mask_in_eval!r}")
         self.in_channels, self.size = in_channels, (img_size, img_size)
-        self.patch_size, self.mask_in_eval, self.with_loss = patch_size, mask_in_eval, with_loss
+        self.patch_size, self.mask_in_eval = patch_size, mask_in_eval
 
         def blocks(depth: int, dim: int, heads: int) -> nn.Sequential:
             return nn.Sequential(*(Block(dim, num_heads=heads, mlp_dim=4 * dim) for _ in range(depth)))
@@ -185,10 +183,7 @@ class MAE(nn.Module):
         order = self.order(len(x), self.pos_embed.shape[1] - 1, x.device)
         pred = self.decode(self.encode(x, order[:, : self.kept]), order)
         mask = (order.argsort(dim=1) >= self.kept).to(pred.dtype)
-        output = {"pred": pred, "mask": mask}
-        if self.with_loss:
-            return {"loss": objective(output, x, norm_pix=False)[None]} | output
-        return output
+        return {"pred": pred, "mask": mask}
 
 
 def objective(output: dict[str, Tensor], target: Tensor, *, norm_pix: bool = True) -> Tensor:
@@ -221,7 +216,7 @@ def _init_weights(module: nn.Module) -> None:
 
 
 # ViT-B, L and H with the decoder of Section 4: 8 layers of width 512
-_FREE = ["img_size", "mask_ratio", "mask_in_eval", "with_loss"]
+_FREE = ["img_size", "mask_ratio", "mask_in_eval"]
 mae_vit_b16 = published(MAE, patch_size=16, embed_dim=768, depth=12, num_heads=12, free=_FREE)
 mae_vit_l16 = published(MAE, patch_size=16, embed_dim=1024, depth=24, num_heads=16, free=_FREE)
 mae_vit_h14 = published(MAE, patch_size=14, embed_dim=1280, depth=32, num_heads=16, free=_FREE)
