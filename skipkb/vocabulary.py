@@ -29,6 +29,7 @@ DataKind = Literal[
     "denoising",
     "super-resolution",
     "generation",
+    "sequence",
 ]
 """What a small configuration is trained on: a kind of real batch, a module of skipkb.evidence.data."""
 
@@ -40,7 +41,8 @@ TABLE_DATA: Mapping[Table, frozenset[DataKind]] = {
     "segmentation": frozenset({"segmentation", "volume-segmentation", "prompted-segmentation"}),
     "reconstruction": frozenset({"denoising", "super-resolution", "generation"}),
 }
-"""What a model must be for, so that a row of a table runs."""
+"""What a model must be for, so that a row of a table runs. Sequences belong to none: the survey's tables are of
+pictures."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shapes_of(kind: str) -> list[tuple[int, ...]]:
-    shapes = {"volume-segmentation": [(2, 1, 12, 32, 40), (1, 1, 8, 20, 20)], "generation": [(2, 16), (3, 64)]}
+    shapes: dict[str, list[tuple[int, ...]]] = {
+        "volume-segmentation": [(2, 1, 12, 32, 40), (1, 1, 8, 20, 20)],
+        "generation": [(2, 16), (3, 64)],
+        "sequence": [(2, 8), (3, 150)],
+    }
     return [*shapes.get(kind, SHAPES)]
 
 
@@ -44,12 +48,12 @@ def test_a_batch_has_the_shape_asked_for_and_never_changes(kind: str, shape: tup
     assert all(x.is_meta for x in data.blank(kind, shape))
     x = first[0]
     assert x.shape == shape
-    assert x.dtype == torch.float32
+    assert x.dtype == (torch.long if kind == "sequence" else torch.float32)
     assert str(target) == str(target_again)
-    if kind not in ("denoising", "generation"):
+    if kind not in ("denoising", "generation", "sequence"):
         assert x.min() >= 0
         assert x.max() <= 1
-    assert all(image.std() > 0.02 for image in x), "a picture shows something"
+    assert all(image.float().std() > 0.02 for image in x), "a picture shows something"
     if shape[0] > 1:
         assert not torch.equal(x[0], x[1])
 
@@ -128,6 +132,8 @@ def test_photographs_need_not_be_small() -> None:
         ("volume-segmentation", (1, 3, 8, 8, 8), {}, r"volumes have the shape \[N, 1, D, H, W\]"),
         ("generation", (1, 3, 8, 8), {}, r"noise has the shape \[N, L\]"),
         ("generation", (1, 8), {"size": 0}, "at least one pixel"),
+        ("sequence", (1, 3, 8), {}, r"sequences have the shape \[N, L\]"),
+        ("sequence", (1, 0), {}, r"sequences have the shape \[N, L\]"),
         ("denoising", (1, 3, 8, 8), {"sigma": 300}, "scale 0..255"),
         ("classification", (1, 3, 8, 8), {"num_classes": 11}, "between 1 and 10"),
         ("classification", (1, 3, 8, 8), {"source": "letters"}, "'photographs' or 'digits'"),
@@ -164,8 +170,31 @@ def test_a_click_lies_on_the_coin_that_is_meant() -> None:
         assert picture[i, 0][mask[i] == 1].mean() > picture.mean()
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_sequence_is_rows_of_a_digit_and_the_target_says_it_again(reverse: bool) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits().images[:3, 3:5].reshape(3, 16)
+    (source, so_far), target = data.batch("sequence", (3, 16), reverse=reverse)
+    assert torch.equal(source, torch.tensor(digits).long() + 1), "0 is kept for the beginning"
+    assert torch.equal(target, source.flip(1) if reverse else source)
+    assert torch.equal(so_far[:, 1:], target[:, :-1]), "what is to be said is not yet known"
+    assert not so_far[:, 0].any()
+
+
+def test_long_sequences_go_on_in_the_next_digit_and_share_nothing() -> None:
+    (source, _), _ = data.batch("sequence", (2, 100))
+    (first, _), _ = data.batch("sequence", (4, 40))
+    assert torch.equal(source[0, :40], first[0])
+    assert torch.equal(source[0, 64:], first[1, :36])
+    assert torch.equal(source[1, :40], first[2])
+
+
 def test_every_kind_of_data_makes_a_row_of_some_table_run() -> None:
-    assert set(data.KINDS) == set(get_args(DataKind)) == {kind for kinds in TABLE_DATA.values() for kind in kinds}
+    """But for sequences: the survey's four tables are of networks for pictures."""
+    in_tables = {kind for kinds in TABLE_DATA.values() for kind in kinds}
+    assert set(data.KINDS) == set(get_args(DataKind)) == in_tables | {"sequence"}
+    assert "sequence" not in in_tables
 
 
 def test_an_output_of_another_shape_is_refused_with_the_one_that_was_wanted() -> None:
@@ -177,5 +206,6 @@ def test_an_output_of_another_shape_is_refused_with_the_one_that_was_wanted() ->
         wrong = torch.zeros(2, 7, 9)
         assert data.misfit(kind, wrong, target), kind
         size = [2, 5, *target.shape[1:]] if "segmentation" in kind else [2, 5]
+        size = [*target.shape, 5] if kind == "sequence" else size
         right = torch.zeros_like(target) if target.is_floating_point() else torch.zeros(size)
         assert data.misfit(kind, right, target) is None, kind
